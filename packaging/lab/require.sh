@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Sees to the programs that tests and lab need: installs what is missing on
+# Debian and Ubuntu as root and says so, elsewhere says what to install.
+#
+# Usage: require.sh GROUP...    with GROUP of: test lab host
+set -euo pipefail
+
+# command:package, as Debian names them.
+test_needs="ip:iproute2 nft:nftables iptables-nft:iptables conntrack:conntrack ping:iputils-ping gcc:gcc python3:python3 tcpdump:tcpdump"
+lab_needs="ip:iproute2 nft:nftables iptables-nft:iptables curl:curl dockerd:docker.io docker:docker.io runc:runc
+  mmdebstrap:mmdebstrap docker-registry:docker-registry nmap:nmap xz:xz-utils openssl:openssl ping:iputils-ping"
+host_needs="qemu-system-x86_64:qemu-system-x86 mkfs.ext4:e2fsprogs mmdebstrap:mmdebstrap ip:iproute2 nmap:nmap"
+
+missing=""
+for group in "$@"; do
+  needs="${group}_needs"
+  for pair in ${!needs}; do
+    command -v "${pair%%:*}" >/dev/null 2>&1 || case " $missing " in
+      *" ${pair##*:} "*) ;;
+      *) missing="$missing ${pair##*:}" ;;
+    esac
+  done
+done
+[ -n "$missing" ] || exit 0
+
+if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then
+  echo "missing:$missing (names of Debian packages). Install them, or run this as root on Debian or Ubuntu." >&2
+  exit 1
+fi
+
+echo "installing:$missing"
+# No service of these packages is wanted on this machine: neither a Docker
+# engine that rewrites its firewall nor a registry on its port.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+  printf '#!/bin/sh\nexit 101\n' >"$policy"
+  chmod 755 "$policy"
+  trap 'rm -f "$policy"' EXIT
+fi
+export DEBIAN_FRONTEND=noninteractive
+log=$(mktemp)
+apt-get update >"$log" 2>&1 || { cat "$log" >&2; exit 1; }
+# shellcheck disable=SC2086
+apt-get install -y --no-install-recommends $missing >"$log" 2>&1 || { cat "$log" >&2; exit 1; }
+rm -f "$log"
