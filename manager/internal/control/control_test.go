@@ -1,0 +1,107 @@
+package control
+
+import (
+	"context"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest"
+
+	"honeysens.org/dockersensor/shared/helperapi"
+)
+
+type fixed Status
+
+func (f fixed) Status(context.Context) Status { return Status(f) }
+
+// serve runs a server until the test ends and returns a client for it.
+func serve(t *testing.T, status Status, level zap.AtomicLevel) *Client {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "control.sock")
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- NewServer(fixed(status), level, zaptest.NewLogger(t)).Serve(ctx, path) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("serve: %v", err)
+		}
+	})
+	client := NewClient(path)
+	for {
+		if _, err := client.Status(t.Context()); err == nil {
+			return client
+		}
+		select {
+		case err := <-done:
+			t.Fatalf("serve: %v", err)
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+func example() Status {
+	return Status{
+		Version: "1.0", Platform: "docker_x86/amd64", Hostname: "s14", SensorID: "14",
+		Started: time.Date(2026, 11, 24, 8, 0, 0, 0, time.UTC),
+		Server: ServerState{Address: "192.0.2.9:443", Name: "hs.example.test", Route: "direct",
+			LastPoll: time.Date(2026, 11, 24, 9, 59, 30, 0, time.UTC), ClockOffset: -31},
+		Network: NetworkState{Observed: helperapi.Observed{Conflicts: []helperapi.Conflict{{
+			Port: helperapi.Port{Protocol: helperapi.TCP, Number: 22}, Service: "7", Winner: "host", Reason: "sshd listens on it",
+		}}}},
+		Services: []ServiceState{{ID: "7", Label: "cowrie", State: "running", Ports: []string{"22/tcp"}}},
+		Events:   EventsState{Waiting: 2, Sent: 40},
+	}
+}
+
+func TestStatusCrossesTheSocket(t *testing.T) {
+	want := example()
+	got, err := serve(t, want, zap.NewAtomicLevel()).Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(&want, got); diff != "" {
+		t.Errorf("status (-want +got):\n%s", diff)
+	}
+}
+
+func TestSetLogLevel(t *testing.T) {
+	level := zap.NewAtomicLevelAt(zap.InfoLevel)
+	client := serve(t, Status{}, level)
+	for _, refused := range []string{"loud", strings.Repeat("x", 100)} {
+		if err := client.SetLogLevel(t.Context(), refused); err == nil {
+			t.Errorf("level %.10q was accepted", refused)
+		}
+	}
+	if err := client.SetLogLevel(t.Context(), "warning"); err != nil || level.Level() != zap.WarnLevel {
+		t.Errorf("level is %v, error %v", level.Level(), err)
+	}
+}
+
+func TestNoManager(t *testing.T) {
+	_, err := NewClient(filepath.Join(t.TempDir(), "none.sock")).Status(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "no manager runs at") {
+		t.Errorf("error is %v", err)
+	}
+}
+
+func TestStatusForAPerson(t *testing.T) {
+	status := example()
+	var out strings.Builder
+	if err := status.WriteText(&out, time.Date(2026, 11, 24, 10, 0, 0, 0, time.UTC)); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"s14 (id 14)", "last poll 30s ago", "differs by -31 s",
+		"port 22/tcp wanted by service 7 goes to the host: sshd listens on it",
+		"2 waiting, 40 sent", "7 cowrie: running, 22/tcp",
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q is missing in:\n%s", want, out.String())
+		}
+	}
+}
