@@ -2,12 +2,14 @@ package control
 
 import (
 	"context"
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
 
@@ -38,6 +40,7 @@ func serve(t *testing.T, status Status, level zap.AtomicLevel) *Client {
 		}
 		select {
 		case err := <-done:
+			done <- nil
 			t.Fatalf("serve: %v", err)
 		case <-time.After(time.Millisecond):
 		}
@@ -64,7 +67,7 @@ func TestStatusCrossesTheSocket(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(&want, got); diff != "" {
+	if diff := cmp.Diff(&want, got, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); diff != "" {
 		t.Errorf("status (-want +got):\n%s", diff)
 	}
 }
