@@ -1,0 +1,62 @@
+// Package snapshot writes down everything about a host's network that a sensor
+// could have changed, to compare before and after. It is used by tests only.
+package snapshot
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"honeysens.org/dockersensor/shared/nettest"
+)
+
+// volatile are numbers that change by themselves.
+var volatile = regexp.MustCompile(`(valid_lft|preferred_lft|expires|hello_timer|tcn_timer|topology_change_timer|gc_timer) +\S+`)
+
+// Of returns links, addresses, routes, ruleset and sysctls of a host, one a
+// line.
+func Of(host *nettest.Host) string {
+	var out strings.Builder
+	for _, command := range [][]string{
+		{"ip", "-d", "link"}, {"ip", "addr"}, {"ip", "route", "show", "table", "all"},
+		{"ip", "-6", "route", "show", "table", "all"}, {"ip", "rule"}, {"nft", "list", "ruleset"},
+	} {
+		fmt.Fprintf(&out, "# %s\n%s", strings.Join(command, " "), volatile.ReplaceAllString(host.Run(command[0], command[1:]...), "$1"))
+	}
+	err := host.Do(func() error {
+		for _, dir := range []string{"ipv4", "ipv6"} {
+			if err := sysctls(&out, filepath.Join("/proc/sys/net", dir)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		fmt.Fprintf(&out, "sysctls: %v\n", err)
+	}
+	return out.String()
+}
+
+// sysctls stays on the calling thread, which the kernel goes by.
+func sysctls(out *strings.Builder, dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		path := filepath.Join(dir, entry.Name())
+		if entry.IsDir() {
+			if err := sysctls(out, path); err != nil {
+				return err
+			}
+			continue
+		}
+		// Some cannot be read; none of those is written by a sensor.
+		if value, err := os.ReadFile(path); err == nil {
+			fmt.Fprintf(out, "%s=%s\n", path, strings.TrimSpace(string(value)))
+		}
+	}
+	return nil
+}
