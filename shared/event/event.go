@@ -1,5 +1,3 @@
-// Package event is what a honeypot reports and the server stores, as measured
-// on a HoneySens server 2.9.0.
 package event
 
 // Services that an event can name. Any other number is refused by the server.
