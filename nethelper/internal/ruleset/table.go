@@ -1,21 +1,143 @@
 package ruleset
 
-import "errors"
+import (
+	"fmt"
+	"net/netip"
+	"regexp"
 
-// Table is the whole table of one sensor.
+	"honeysens.org/dockersensor/shared/helperapi"
+)
+
+// Table is the whole table of one sensor, of family inet.
 type Table struct {
-	Name string
+	Name     string
+	Counters []string
+	Sets     []*Set
+	Chains   []Chain
+
+	cfg Config
 }
 
-// New translates a wanted state.
-func New(cfg Config) (*Table, error) { return nil, errors.ErrUnsupported }
+// Names that others have to know.
+const (
+	// Heartbeat is the set whose element has to be refreshed.
+	Heartbeat = "ifaces"
+	// Refused counts what services tried and may not.
+	Refused = refused
+	// Redirected4 and Redirected6 count connections by the address of a service.
+	Redirected4, Redirected6 = "redirected4", "redirected6"
+	// Kept has the ports that the host kept, Taken those that it lost.
+	Kept, Taken = "kept", "taken"
+)
+
+// New translates a wanted state. It refuses one that contradicts itself: a
+// port with two services, two catch-alls, addresses outside the bridge's
+// networks or used twice, and names that are none.
+func New(cfg Config) (*Table, error) {
+	if cfg.Heartbeat == 0 {
+		cfg.Heartbeat = DefaultHeartbeat
+	}
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	name, err := TableName(cfg.SensorID)
+	if err != nil {
+		return nil, err
+	}
+	b := builder{Config: cfg, sets: newSets(cfg)}
+	return &Table{
+		Name:     name,
+		Counters: []string{refused},
+		Sets:     b.list(cfg),
+		Chains:   b.chains(),
+		cfg:      cfg,
+	}, nil
+}
+
+const namePrefix = "honeysens-"
 
 // TableName is the name of a sensor's table: "honeysens-" and the first twelve
 // digits of its container id.
-func TableName(sensorID string) (string, error) { return "", errors.ErrUnsupported }
+func TableName(sensorID string) (string, error) {
+	if !regexp.MustCompile(`^[0-9a-f]{12,64}$`).MatchString(sensorID) {
+		return "", fmt.Errorf("sensor id %.80q is not a container id", sensorID)
+	}
+	return namePrefix + sensorID[:12], nil
+}
 
 // IsTableName tells whether a table is one of a sensor.
-func IsTableName(name string) bool { return false }
+func IsTableName(name string) bool {
+	return regexp.MustCompile(`^` + namePrefix + `[0-9a-f]{12}$`).MatchString(name)
+}
 
-// Text renders the table in the syntax of nft.
-func (t *Table) Text() string { return "" }
+// Set returns the set of that name, or nil.
+func (t *Table) Set(name string) *Set {
+	for _, s := range t.Sets {
+		if s.Name == name {
+			return s
+		}
+	}
+	return nil
+}
+
+// ServiceAt returns the id of the service with that address, or "".
+func (t *Table) ServiceAt(addr netip.Addr) string {
+	for _, svc := range t.cfg.Services {
+		if svc.V4 == addr || svc.V6 == addr {
+			return svc.ID
+		}
+	}
+	return ""
+}
+
+// Services returns the ids of all services.
+func (t *Table) Services() []string {
+	ids := make([]string, len(t.cfg.Services))
+	for i, svc := range t.cfg.Services {
+		ids[i] = svc.ID
+	}
+	return ids
+}
+
+// Conflict describes a port that a service wants and the host uses. It returns
+// false when no service wants it, such as after a change of assignments.
+func (t *Table) Conflict(p helperapi.Port, serviceWon bool) (helperapi.Conflict, bool) {
+	id, assigned := t.wants(p)
+	if id == "" || serviceWon && !assigned {
+		return helperapi.Conflict{}, false
+	}
+	c := helperapi.Conflict{Port: p, Service: id, Winner: "host"}
+	switch {
+	case serviceWon:
+		c.Winner = "service"
+		c.Reason = fmt.Sprintf("a program on the host listens on %d/%s on all addresses; on %s the service gets it. Set HOST_PORTS=protect, or PROTECTED_PORTS, to leave it to the host.", p.Number, p.Protocol, t.cfg.Iface)
+	case !assigned:
+		c.Reason = fmt.Sprintf("a program on the host uses %d/%s; the catch-all never takes such a port. Stop the program to let attackers reach the honeypot.", p.Number, p.Protocol)
+	case t.cfg.HostPorts == helperapi.HostPortsProtect:
+		c.Reason = fmt.Sprintf("a program on the host uses %d/%s and HOST_PORTS=protect leaves it to the host. Stop the program, move it to another port, or set HOST_PORTS=assigned.", p.Number, p.Protocol)
+	default:
+		c.Reason = fmt.Sprintf("a program on the host uses %d/%s on an address of %s. Stop it or bind it to another interface.", p.Number, p.Protocol, t.cfg.Iface)
+	}
+	return c, true
+}
+
+// wants returns the service that wants a port, and whether it was assigned.
+func (t *Table) wants(p helperapi.Port) (id string, assigned bool) {
+	for _, protected := range t.cfg.Protected {
+		if protected == p {
+			return "", false
+		}
+	}
+	catchAll := ""
+	for _, svc := range t.cfg.Services {
+		for _, a := range svc.Ports {
+			if a.Port == p {
+				return svc.ID, true
+			}
+		}
+		if svc.CatchAll {
+			catchAll = svc.ID
+		}
+	}
+	return catchAll, false
+}
