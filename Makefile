@@ -1,29 +1,106 @@
 # The sensor. `make help` lists what there is.
-SHELL    := /bin/bash
+SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
 REVISION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-OUT      := out
-BIN      := $(OUT)/bin
-TOOLS    := $(OUT)/tools
-LDFLAGS  := -s -w -X honeysens.org/dockersensor/shared/version.Revision=$(REVISION)
-GOBUILD  := CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
+OUT   := out
+BIN   := $(OUT)/bin
+TOOLS := $(OUT)/tools
+
+# Go on the machine is used when there, otherwise the official image.
+GO ?= $(if $(shell command -v go),go,docker run --rm -v $(CURDIR):/src -v honeysens-go:/go -w /src -e CGO_ENABLED -e GOBIN golang:1.26 go)
+LDFLAGS := -s -w -X honeysens.org/dockersensor/shared/version.Revision=$(REVISION)
+GOBUILD := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
 
 GOLANGCI_VERSION := v2.6.1
 GOLANGCI := $(TOOLS)/golangci-lint-$(GOLANGCI_VERSION)
+SOURCES := manager nethelper cni shared packaging
+
+# Tests are told apart by their names: TestNetns has the kernel, TestEngine a Docker
+# engine, TestE2E the lab, TestHost a virtual machine. The rest needs nothing.
+SLOW := ^(TestNetns|TestEngine|TestE2E|TestHost)
+REQUIRE := packaging/lab/require.sh
 
 .PHONY: help
 help: ## this list
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+
+.PHONY: build
+build: ## all programs, into out/bin
+	@mkdir -p $(BIN)/cni
+	$(GOBUILD) -o $(BIN)/manager ./manager
+	$(GOBUILD) -o $(BIN)/nethelper ./nethelper
+	$(GOBUILD) -o $(BIN)/cni/ ./cni/offload github.com/containernetworking/plugins/plugins/main/bridge github.com/containernetworking/plugins/plugins/ipam/host-local
+
+.PHONY: test
+test: ## everything but the virtual machine: formatting, linters, unit, netns and end-to-end tests
+	@$(REQUIRE) test lab
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory test-unit
+	@$(MAKE) --no-print-directory test-netns
+	@$(MAKE) --no-print-directory test-e2e
+
+.PHONY: test-unit
+test-unit: ## unit tests with the race detector; no root needed
+	$(GO) test -race -skip '$(SLOW)' ./...
+
+.PHONY: test-netns
+test-netns: build ## tests on the real kernel and a real Docker engine, in own namespaces; as root
+	@$(REQUIRE) test lab
+	$(GO) test -race -run '^(TestNetns|TestEngine)' ./...
+
+.PHONY: test-e2e
+test-e2e: ## the sensor deployed in the lab and attacked; as root
+	@$(REQUIRE) test lab
+	$(MAKE) --no-print-directory dist services
+	$(GO) test -count=1 -timeout 25m -v -run '^TestE2E' ./packaging/lab/...
+
+.PHONY: test-host
+test-host: ## the sensor deployed on a stock Debian 13 virtual machine; as root, slow
+	@$(REQUIRE) test lab host
+	$(MAKE) --no-print-directory dist services
+	packaging/lab/vm/build.sh $(OUT)/cache/vm
+	$(GO) test -count=1 -timeout 60m -v -run '^TestHost' ./packaging/lab/...
+
+.PHONY: bench
+bench: ## benchmarks
+	@$(REQUIRE) test
+	$(GO) test -run '^$$' -bench . -benchtime 2s ./...
+
+FUZZTIME ?= 60s
+.PHONY: fuzz
+fuzz: ## every fuzz target for FUZZTIME (60s)
+	@for file in $$(grep -rl --include='*_test.go' '^func Fuzz' $(SOURCES)); do \
+	  for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\).*/\1/p' $$file); do \
+	    echo "$$target in $$(dirname $$file)"; \
+	    $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) ./$$(dirname $$file); \
+	  done; \
+	done
 
 .PHONY: lint
 lint: $(GOLANGCI) ## formatting and linters
-	@test -z "$$(gofmt -l manager nethelper cni shared packaging)" || { echo "not formatted:"; gofmt -l manager nethelper cni shared packaging; exit 1; }
+	@unformatted=$$(gofmt -l $(SOURCES)); test -z "$$unformatted" || { echo "not formatted: $$unformatted" >&2; exit 1; }
 	$(GOLANGCI) run ./...
 
 $(GOLANGCI):
 	@echo "building golangci-lint $(GOLANGCI_VERSION)"
 	@mkdir -p $(TOOLS)
-	GOBIN=$(abspath $(TOOLS)) CGO_ENABLED=0 go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+	GOBIN=$(abspath $(TOOLS)) CGO_ENABLED=0 $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
 	@mv $(TOOLS)/golangci-lint $@
+
+.PHONY: demo
+demo: ## a sensor, a server and an attacker on this machine; ends with the attacks that arrived
+	@$(REQUIRE) lab
+	@$(MAKE) --no-print-directory dist services
+	@$(GO) run ./packaging/lab demo
+
+.PHONY: demo-down
+demo-down: ## take away all that the demo put up
+	@$(GO) run ./packaging/lab down
+
+.PHONY: clean
+clean: ## remove what the build made, the development image included
+	rm -rf $(OUT)
+
+-include packaging/packaging.mk
