@@ -25,8 +25,9 @@ var services []byte
 
 // Network is what differs from sensor to sensor.
 type Network struct {
-	Bridge    string
-	MTU       int
+	Bridge string
+	MTU    int
+	// V6 may be unset: then services have IPv4 only.
 	V4, V6    netip.Prefix
 	GatewayV4 netip.Addr
 	GatewayV6 netip.Addr
@@ -58,12 +59,22 @@ func Render(n Network) ([]byte, error) {
 	}
 	bridge["bridge"], bridge["mtu"] = n.Bridge, n.MTU
 	ipam["dataDir"] = n.LeaseDir
-	ipam["ranges"] = [][]addressRange{{{n.V4, n.GatewayV4}}, {{n.V6, n.GatewayV6}}}
+	ranges := [][]addressRange{{{n.V4, n.GatewayV4}}}
+	routes := []route{{"0.0.0.0/0"}}
+	if n.V6.IsValid() {
+		ranges = append(ranges, []addressRange{{n.V6, n.GatewayV6}})
+		routes = append(routes, route{"::/0"})
+	}
+	ipam["ranges"], ipam["routes"] = ranges, routes
 	out, err := json.Marshal(list)
 	if err != nil {
 		return nil, fmt.Errorf("render services.conflist: %w", err)
 	}
 	return out, nil
+}
+
+type route struct {
+	Dst string `json:"dst"`
 }
 
 type addressRange struct {

@@ -173,7 +173,7 @@ func tame(bridge string) error {
 
 func setAddresses(br netlink.Link, want Layout) error {
 	wanted := []netip.Prefix{netip.PrefixFrom(want.GatewayV4, want.V4.Bits())}
-	if hasSysctl(ipv6, want.Name, "disable_ipv6") {
+	if want.V6.IsValid() {
 		wanted = append(wanted, netip.PrefixFrom(want.GatewayV6, want.V6.Bits()))
 	}
 	present, err := Addresses(br)

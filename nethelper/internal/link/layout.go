@@ -31,6 +31,8 @@ func BridgeName(sensorID string) string { return "services-" + sensorID[:bridgeI
 // NewLayout lays the bridge of a sensor out. Without a wanted IPv6 network the
 // sensor gets a unique local one of its own (RFC 4193, with the hash of the
 // container id in place of a random global id).
+//
+// On a kernel without IPv6 (see HasIPv6) V6 is to be left out with WithoutIPv6.
 func NewLayout(sensorID string, want helperapi.Bridge) Layout {
 	hash := sha256.Sum256([]byte(sensorID))
 	v6 := want.V6
@@ -49,3 +51,12 @@ func NewLayout(sensorID string, want helperapi.Bridge) Layout {
 		V6: v6, GatewayV6: v6.Addr().Next(),
 	}
 }
+
+// WithoutIPv6 returns the layout with IPv4 only.
+func (l Layout) WithoutIPv6() Layout {
+	l.V6, l.GatewayV6 = netip.Prefix{}, netip.Addr{}
+	return l
+}
+
+// HasIPv6 tells whether the kernel has IPv6 (it can be started without).
+func HasIPv6() bool { return hasSysctl(ipv6, "all", "disable_ipv6") }

@@ -8,8 +8,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"honeysens.org/dockersensor/nethelper/internal/hosttest"
 	"honeysens.org/dockersensor/nethelper/internal/policy"
-	"honeysens.org/dockersensor/nethelper/internal/snapshot"
 	"honeysens.org/dockersensor/shared/helperapi"
 	"honeysens.org/dockersensor/shared/nettest"
 )
@@ -90,7 +90,7 @@ func TestNetnsEnsureAndRemoveLeaveNoTrace(t *testing.T) {
 			host := newHost(t)
 			host.Run("sysctl", "-qw", "net.ipv6.conf.eth0.accept_ra=1")
 			host.Run("ip", "link", "add", "other0", "type", "veth", "peer", "name", "other1")
-			before := snapshot.Of(host)
+			before := hosttest.Snapshot(host)
 			b := New(idA, "eth0")
 			b.oldKernel = oldKernel
 			want := layout(idA, "10.10.10.0/24")
@@ -116,7 +116,7 @@ func TestNetnsEnsureAndRemoveLeaveNoTrace(t *testing.T) {
 				}
 			}
 			do(t, host, b.Remove)
-			if diff := cmp.Diff(strings.Split(before, "\n"), strings.Split(snapshot.Of(host), "\n")); diff != "" {
+			if diff := cmp.Diff(strings.Split(before, "\n"), strings.Split(hosttest.Snapshot(host), "\n")); diff != "" {
 				t.Error(diff)
 			}
 		})
@@ -126,7 +126,7 @@ func TestNetnsEnsureAndRemoveLeaveNoTrace(t *testing.T) {
 // A killed helper remembers nothing; the alias does.
 func TestNetnsAliasRemembersWhatWas(t *testing.T) {
 	host := newHost(t)
-	before := snapshot.Of(host)
+	before := hosttest.Snapshot(host)
 	do(t, host, func() error { _, err := New(idA, "eth0").Ensure(layout(idA, "10.10.10.0/24")); return err })
 	do(t, host, func() error { _, err := New(idA, "eth0").Ensure(layout(idA, "10.20.0.0/16")); return err })
 	if got := host.Run("ip", "addr", "show", "services-a1b2c3"); strings.Contains(got, "10.10.10.1") || !strings.Contains(got, "10.20.0.1/16") {
@@ -138,21 +138,21 @@ func TestNetnsAliasRemembersWhatWas(t *testing.T) {
 		t.Fatal(diff)
 	}
 	do(t, host, found[0].Remove)
-	if diff := cmp.Diff(strings.Split(before, "\n"), strings.Split(snapshot.Of(host), "\n")); diff != "" {
+	if diff := cmp.Diff(strings.Split(before, "\n"), strings.Split(hosttest.Snapshot(host), "\n")); diff != "" {
 		t.Error(diff)
 	}
 }
 
 func TestNetnsRemovedBridgeIsMadeAgainWithTheOldNote(t *testing.T) {
 	host := newHost(t)
-	before := snapshot.Of(host)
+	before := hosttest.Snapshot(host)
 	b := New(idA, "eth0")
 	ensure := func() error { _, err := b.Ensure(layout(idA, "10.10.10.0/24")); return err }
 	do(t, host, ensure)
 	host.Run("ip", "link", "del", "services-a1b2c3")
 	do(t, host, ensure)
 	do(t, host, b.Remove)
-	if diff := cmp.Diff(strings.Split(before, "\n"), strings.Split(snapshot.Of(host), "\n")); diff != "" {
+	if diff := cmp.Diff(strings.Split(before, "\n"), strings.Split(hosttest.Snapshot(host), "\n")); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -160,7 +160,7 @@ func TestNetnsRemovedBridgeIsMadeAgainWithTheOldNote(t *testing.T) {
 // During an update two sensors share the interface for a while.
 func TestNetnsTwoSensorsShareAnInterface(t *testing.T) {
 	host := newHost(t)
-	before := snapshot.Of(host)
+	before := hosttest.Snapshot(host)
 	a, b := New(idA, "eth0"), New(idB, "eth0")
 	do(t, host, func() error { _, err := a.Ensure(layout(idA, "10.10.10.0/24")); return err })
 	do(t, host, func() error { _, err := b.Ensure(layout(idB, "10.10.11.0/24")); return err })
@@ -169,7 +169,7 @@ func TestNetnsTwoSensorsShareAnInterface(t *testing.T) {
 		t.Error("the first sensor's end took forwarding away from the second")
 	}
 	do(t, host, b.Remove)
-	if diff := cmp.Diff(strings.Split(before, "\n"), strings.Split(snapshot.Of(host), "\n")); diff != "" {
+	if diff := cmp.Diff(strings.Split(before, "\n"), strings.Split(hosttest.Snapshot(host), "\n")); diff != "" {
 		t.Error(diff)
 	}
 }

@@ -89,3 +89,21 @@ func EnsurePort(name, bridge string) error {
 	}
 	return nil
 }
+
+// LeadsTo tells whether the other end of a veth is in the given network
+// namespace. A missing veth leads nowhere.
+func LeadsTo(name string, nsFd int) (bool, error) {
+	port, err := netlinksafe.LinkByName(name)
+	var missing netlink.LinkNotFoundError
+	if errors.As(err, &missing) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("port %s: %w", name, err)
+	}
+	id, err := netlink.GetNetNsIdByFd(nsFd)
+	if err != nil {
+		return false, fmt.Errorf("port %s: id of namespace: %w", name, err)
+	}
+	return port.Type() == "veth" && id >= 0 && port.Attrs().NetNsID == id, nil
+}

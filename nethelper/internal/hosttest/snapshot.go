@@ -1,6 +1,4 @@
-// Package snapshot writes down everything about a host's network that a sensor
-// could have changed, to compare before and after. It is used by tests only.
-package snapshot
+package hosttest
 
 import (
 	"fmt"
@@ -15,9 +13,9 @@ import (
 // volatile are numbers that change by themselves.
 var volatile = regexp.MustCompile(`(valid_lft|preferred_lft|expires|hello_timer|tcn_timer|topology_change_timer|gc_timer) +\S+`)
 
-// Of returns links, addresses, routes, ruleset and sysctls of a host, one a
-// line.
-func Of(host *nettest.Host) string {
+// Snapshot writes down everything about a host's network that a sensor could
+// change: links, addresses, routes, ruleset and sysctls, one a line.
+func Snapshot(host *nettest.Host) string {
 	var out strings.Builder
 	for _, command := range [][]string{
 		{"ip", "-d", "link"}, {"ip", "addr"}, {"ip", "route", "show", "table", "all"},

@@ -1,0 +1,53 @@
+package attach
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestNamesContainer(t *testing.T) {
+	own, sensor := strings.Repeat("a", 64), strings.Repeat("b", 64)
+	cases := map[string]struct {
+		cgroup string
+		want   bool
+	}{
+		"v2":                         {"0::/docker/" + own + "\n", true},
+		"v2, nested":                 {"0::/docker/" + sensor + "/docker/" + own + "\n", true},
+		"v2, relative":               {"0::/../" + own + "\n", true},
+		"systemd driver":             {"0::/system.slice/docker-" + own + ".scope\n", true},
+		"below the container":        {"0::/docker/" + own + "/init\n", true},
+		"v1, mixed":                  {"2:cpu:/docker/" + own + "\n1:name=systemd:/\n0::/\n", true},
+		"only in an outer place":     {"0::/docker/" + own + "/docker/" + sensor + "\n", false},
+		"another one":                {"0::/docker/" + sensor + "\n", false},
+		"two stories":                {"2:cpu:/docker/" + own + "\n1:pids:/docker/" + sensor + "\n", false},
+		"none":                       {"0::/\n", false},
+		"as part of a name":          {"0::/docker/x" + own + "\n", false},
+		"as a controller":            {"1:" + own + ":/\n", false},
+		"empty":                      {"", false},
+		"nonsense":                   {"docker/" + own, false},
+		"colon in the path":          {"0::/a:b/" + own + "\n", true},
+		"deleted":                    {"0::/docker/" + own + " (deleted)\n", false},
+		"short id":                   {"0::/docker/" + own[:12] + "\n", false},
+		"scope of another runtime":   {"0::/x/crio-" + own + ".scope\n", false},
+		"upper case is not the same": {"0::/docker/" + strings.ToUpper(own) + "\n", false},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			if got := namesContainer(c.cgroup, own); got != c.want {
+				t.Errorf("got %v, want %v", got, c.want)
+			}
+		})
+	}
+}
+
+func FuzzNamesContainer(f *testing.F) {
+	own := strings.Repeat("a", 64)
+	f.Add("0::/docker/" + own + "\n")
+	f.Add("1:x:relative/" + own)
+	f.Add("0::..")
+	f.Fuzz(func(t *testing.T, cgroup string) {
+		if namesContainer(cgroup, own) && !strings.Contains(cgroup, own) {
+			t.Errorf("found in %q", cgroup)
+		}
+	})
+}
