@@ -1,0 +1,56 @@
+package iface
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"honeysens.org/dockersensor/shared/helperapi"
+	"honeysens.org/dockersensor/shared/nettest"
+)
+
+func observe(t *testing.T, host *nettest.Host, name string) (seen helperapi.InterfaceObserved) {
+	t.Helper()
+	err := host.Do(func() (err error) {
+		seen, err = Observe(name)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return seen
+}
+
+func TestNetnsObserve(t *testing.T) {
+	host, outside := nettest.NewHost(t, "host"), nettest.NewHost(t, "outside")
+	host.Run("sysctl", "-qw", "net.ipv6.conf.default.addr_gen_mode=1")
+	nettest.Connect(host, "eth0", nil, outside, "eth0", nil)
+	host.Run("ip", "link", "set", "eth0", "address", "02:00:00:00:00:01")
+	got := observe(t, host, "eth0")
+	if !strings.Contains(got.Problem, "no address") {
+		t.Errorf("without an address: %q", got.Problem)
+	}
+	host.Run("ip", "addr", "add", "192.0.2.1/24", "dev", "eth0")
+	host.Run("ip", "addr", "add", "2001:db8::1/64", "dev", "eth0", "nodad")
+	want := helperapi.InterfaceObserved{
+		Name: "eth0", Up: true, MAC: "02:00:00:00:00:01",
+		Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24"), netip.MustParsePrefix("2001:db8::1/64")},
+	}
+	if diff := cmp.Diff(want, observe(t, host, "eth0"), cmpopts.EquateComparable(netip.Prefix{})); diff != "" {
+		t.Error(diff)
+	}
+	outside.Run("ip", "link", "set", "eth0", "down")
+	if got := observe(t, host, "eth0"); !strings.Contains(got.Problem, "no carrier") {
+		t.Errorf("without a carrier: %q", got.Problem)
+	}
+	host.Run("ip", "link", "set", "eth0", "down")
+	if got := observe(t, host, "eth0"); got.Up || !strings.Contains(got.Problem, "down") {
+		t.Errorf("down: %+v", got)
+	}
+	if got := observe(t, host, "eth7"); !strings.Contains(got.Problem, "set IFACE to one of: eth0") {
+		t.Errorf("missing: %q", got.Problem)
+	}
+}
