@@ -89,6 +89,9 @@ func build(opts options) error {
 	if err != nil {
 		return err
 	}
+	if err := os.MkdirAll(filepath.Dir(opts.out), 0o755); err != nil { // #nosec G301 -- what is built is for everyone
+		return err
+	}
 	// Written beside its place first, so that half an archive never has its name.
 	temp, err := os.CreateTemp(filepath.Dir(opts.out), ".mkservice-*")
 	if err != nil {
