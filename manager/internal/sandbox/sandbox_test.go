@@ -49,10 +49,10 @@ func confined(dir string) error {
 		return errors.New("a file outside could be written")
 	}
 	if err := unix.Unshare(unix.CLONE_NEWUSER); !errors.Is(err, unix.EPERM) {
-		return fmt.Errorf("unshare: %v, want EPERM", err)
+		return fmt.Errorf("unshare: %w, want EPERM", err)
 	}
 	if fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, protocolMPTCP); !errors.Is(err, unix.EPERM) {
-		return fmt.Errorf("MPTCP socket %d: %v, want EPERM", fd, err)
+		return fmt.Errorf("MPTCP socket %d: %w, want EPERM", fd, err)
 	}
 	return roundTrip()
 }
