@@ -127,7 +127,7 @@ type message struct {
 // thrown away with all its parts.
 func (c *Conn) part(m *message, h header) error {
 	left := c.cfg.MaxSkip - m.size
-	if left <= 0 || h.size > uint64(left) { // #nosec G115 -- positive
+	if left <= 0 || !h.within(left) {
 		return fmt.Errorf("message is larger than the %d bytes that are read: frame of %d bytes", c.cfg.MaxSkip, h.size)
 	}
 	m.count++
@@ -153,7 +153,7 @@ func (c *Conn) part(m *message, h header) error {
 
 // command handles what is not a message: commands are small, whatever they say.
 func (c *Conn) command(h header) error {
-	if h.size > uint64(c.cfg.MaxHandshake) { // #nosec G115 -- checked to be positive
+	if !h.within(c.cfg.MaxHandshake) {
 		return fmt.Errorf("command of %d bytes, at most %d are allowed", h.size, c.cfg.MaxHandshake)
 	}
 	body, err := readBody(c.r, int(h.size)) // #nosec G115 -- bounded above

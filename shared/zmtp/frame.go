@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 )
 
 // Bits of the first byte of a frame (RFC 37, "Framing"). All others are
@@ -30,6 +31,11 @@ var (
 type header struct {
 	more, command bool
 	size          uint64
+}
+
+// within tells whether the body is at most limit bytes long.
+func (h header) within(limit int) bool {
+	return h.size <= math.MaxInt32 && int(h.size) <= limit
 }
 
 // readHeader reads a header and checks all that can be checked without limits.

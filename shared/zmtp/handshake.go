@@ -52,7 +52,7 @@ func (c *Conn) handshake() error {
 // readGreeting looks at the signature first, so that who speaks another
 // protocol is not waited for.
 func (c *Conn) readGreeting() error {
-	var g [greetingSize]byte
+	g := make([]byte, greetingSize)
 	if _, err := io.ReadFull(c.r, g[:signatureSize]); err != nil {
 		return fmt.Errorf("read greeting: %w", err)
 	}
@@ -83,7 +83,7 @@ func (c *Conn) readReady() error {
 	if !h.command {
 		return errors.New("handshake: message before READY")
 	}
-	if h.size > uint64(c.cfg.MaxHandshake) { // #nosec G115 -- checked to be positive
+	if !h.within(c.cfg.MaxHandshake) {
 		return fmt.Errorf("handshake: command of %d bytes, at most %d are allowed", h.size, c.cfg.MaxHandshake)
 	}
 	body, err := readBody(c.r, int(h.size)) // #nosec G115 -- bounded above

@@ -245,7 +245,7 @@ func serveOnce(t *testing.T, fn func(net.Conn)) string {
 		if err != nil {
 			return
 		}
-		defer raw.Close()
+		defer func() { _ = raw.Close() }()
 		fn(raw)
 	}()
 	t.Cleanup(func() {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 	"go.uber.org/zap"
 
 	"honeysens.org/dockersensor/shared/event"
@@ -123,7 +124,7 @@ func openDB(path string, options bbolt.Options) (*bbolt.DB, error) {
 	if file != nil {
 		_ = file.Close()
 	}
-	if errors.Is(err, bbolt.ErrTimeout) {
+	if errors.Is(err, bolterrors.ErrTimeout) {
 		return nil, errLocked
 	}
 	return nil, err
@@ -239,7 +240,7 @@ func syncDir(path string) error {
 	if err != nil {
 		return err
 	}
-	defer dir.Close()
+	defer func() { _ = dir.Close() }()
 	if err := dir.Sync(); err != nil {
 		return fmt.Errorf("sync directory: %w", err)
 	}

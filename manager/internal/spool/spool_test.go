@@ -474,7 +474,7 @@ func BenchmarkAppend(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			defer s.Close()
+			defer func() { _ = s.Close() }()
 			body := bytes.Repeat([]byte("x"), 1024)
 			var wg sync.WaitGroup
 			work := make(chan struct{})
