@@ -1,0 +1,136 @@
+// Package enginetest starts private Docker engines for tests: a data directory,
+// a network namespace and a mount namespace of their own, and no rule of theirs
+// on the machine. It is used by tests only.
+package enginetest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/docker/docker/client"
+
+	"honeysens.org/dockersensor/shared/nettest"
+)
+
+// startTimeout is generous: the machine may be busy with other tests.
+const startTimeout = 60 * time.Second
+
+// Engine is a running Docker engine. It ends with the test.
+type Engine struct {
+	// Client talks to it.
+	Client *client.Client
+	// Socket is the path of its unix socket.
+	Socket string
+	// Host is what it takes for its host's network.
+	Host *nettest.Host
+
+	t    testing.TB
+	dir  string
+	stop func()
+}
+
+// Start starts an engine as it runs inside the sensor: without a bridge and
+// without any rule. Where dockerd is missing the test is skipped, or fails in
+// CI.
+func Start(t testing.TB) *Engine {
+	t.Helper()
+	nettest.Need(t, "dockerd", "runc")
+	// Not t.TempDir: its paths can be longer than those of a socket (unix(7)).
+	dir, err := os.MkdirTemp("", "engine")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &Engine{t: t, dir: dir, Socket: filepath.Join(dir, "docker.sock"), Host: nettest.NewHost(t, "engine")}
+	t.Cleanup(func() {
+		e.Stop()
+		if err := os.RemoveAll(dir); err != nil {
+			t.Errorf("remove the engine's data: %v", err)
+		}
+	})
+	e.Client, err = client.NewClientWithOpts(client.WithHost("unix://"+e.Socket), client.WithAPIVersionNegotiation())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = e.Client.Close() })
+	e.Run()
+	return e
+}
+
+// Run starts the engine again after Stop, with the data that it had.
+func (e *Engine) Run() {
+	e.t.Helper()
+	cmd := exec.Command("dockerd",
+		"--data-root", filepath.Join(e.dir, "data"), "--exec-root", filepath.Join(e.dir, "exec"),
+		"--pidfile", filepath.Join(e.dir, "docker.pid"), "-H", "unix://"+e.Socket,
+		"--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false")
+	// Whatever it mounts goes with its mount namespace, and it goes with us.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGTERM}
+	var log bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &log, &log
+	started, ended := make(chan error, 1), make(chan struct{})
+	go func() {
+		defer close(ended)
+		// The kernel sends Pdeathsig when the thread ends that started the
+		// process, so that thread waits for it.
+		_ = e.Host.Do(func() error {
+			err := cmd.Start()
+			started <- err
+			if err != nil {
+				return err
+			}
+			return cmd.Wait()
+		})
+	}()
+	if err := <-started; err != nil {
+		e.t.Fatalf("start dockerd: %v", err)
+	}
+	e.stop = sync.OnceFunc(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-ended:
+		case <-time.After(startTimeout):
+			_ = cmd.Process.Kill()
+			<-ended
+		}
+	})
+	if err := e.wait(ended); err != nil {
+		e.stop()
+		e.t.Fatalf("dockerd: %v\n%s", err, &log)
+	}
+}
+
+// Stop stops the engine and all its containers, and waits for it.
+func (e *Engine) Stop() {
+	if e.stop != nil {
+		e.stop()
+	}
+}
+
+// wait returns when the engine answers or has ended.
+func (e *Engine) wait(ended <-chan struct{}) error {
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if _, err := e.Client.Ping(ctx); err == nil {
+			return nil
+		}
+		select {
+		case <-ended:
+			return errors.New("it ended before it answered")
+		case <-ctx.Done():
+			return fmt.Errorf("it does not answer within %v", startTimeout)
+		case <-tick.C:
+		}
+	}
+}
