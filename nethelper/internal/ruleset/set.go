@@ -201,13 +201,14 @@ func behind(p netip.Prefix) []byte {
 	return nil
 }
 
-// list returns the sets in the order in which they are shown.
+// list returns the sets in the order in which they are shown: first those that
+// stay when the table is applied again, so that the order stays, too.
 func (s *sets) list(cfg Config) []*Set {
 	all := []*Set{
+		s.ownPorts, s.own4, s.own6, s.kept, s.taken, s.redirected4, s.redirected6,
 		s.ifaces, s.protected, s.dhcpClients,
 		s.assigned, s.assigned4, s.assigned6, s.catchall4, s.catchall6,
-		s.ownPorts, s.own4, s.own6, s.kept, s.taken,
-		s.services4, s.services6, s.redirected4, s.redirected6, s.neighbours, s.chatter,
+		s.services4, s.services6, s.neighbours, s.chatter,
 	}
 	if cfg.Egress == helperapi.EgressInternet {
 		all = append(all, s.private4, s.special6)
