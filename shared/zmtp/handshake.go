@@ -56,7 +56,7 @@ func (c *Conn) readGreeting() error {
 	if _, err := io.ReadFull(c.r, g[:signatureSize]); err != nil {
 		return fmt.Errorf("read greeting: %w", err)
 	}
-	if signature := g[:signatureSize]; signature[0] != 0xFF || signature[signatureSize-1] != 0x7F {
+	if signature := g[:signatureSize]; !bytes.HasPrefix(signature, []byte{0xFF}) || !bytes.HasSuffix(signature, []byte{0x7F}) {
 		return errors.New("greeting: not ZMTP")
 	}
 	if _, err := io.ReadFull(c.r, g[signatureSize:mechanismAt]); err != nil {
