@@ -1,0 +1,181 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// EngineConfig says how a private Docker engine is run.
+type EngineConfig struct {
+	// Dir holds its images, its log and its socket.
+	Dir string
+	// Namespace is the path of the network namespace that it takes for its
+	// host's. Empty: a new one without any network, and no containers but those
+	// of builds.
+	Namespace string
+	// Runtime is the program runcshim.
+	Runtime string
+	// CgroupParent is the control group of its containers.
+	CgroupParent string
+	// EndWithParent ends the engine with the thread that starts it.
+	EndWithParent bool
+}
+
+// Engine is a running Docker engine.
+type Engine struct {
+	cfg  EngineConfig
+	done chan struct{}
+	cmd  *exec.Cmd
+}
+
+// The longest path of a unix socket (unix(7)), and how long an engine may take
+// until it answers: under emulation it takes most of it.
+const (
+	maxSocketPath = 107
+	engineStart   = 2 * time.Minute
+)
+
+// script prepares the engine's own view of the machine's files: its runtime
+// directory is its own, so that it finds no other engine's and its socket is
+// where every engine has it. The init program, which Debian and Docker name
+// differently, waits for what the engine leaves behind.
+const script = `mount -t tmpfs -o mode=0755 tmpfs /run && exec "$(command -v tini || command -v docker-init)" -s -- dockerd "$@"`
+
+// StartEngine starts an engine and waits until it answers. It goes on when the
+// program ends, unless the configuration says otherwise.
+func StartEngine(ctx context.Context, cfg EngineConfig) (*Engine, error) {
+	e := &Engine{cfg: cfg, done: make(chan struct{})}
+	if len(e.Socket()) > maxSocketPath {
+		return nil, fmt.Errorf("path %s is too long for a socket: use a checkout in a shorter one", e.Socket())
+	}
+	if err := os.MkdirAll(cfg.Dir, 0o711); err != nil {
+		return nil, fmt.Errorf("make engine directory: %w", err)
+	}
+	log, err := os.Create(filepath.Join(cfg.Dir, "engine.log"))
+	if err != nil {
+		return nil, fmt.Errorf("make engine log: %w", err)
+	}
+	defer log.Close()
+	// Not bound to ctx: that ends the start, not the engine.
+	e.cmd = exec.Command("nsenter", e.arguments()...)
+	e.cmd.Stdout, e.cmd.Stderr = log, log
+	e.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if cfg.EndWithParent {
+		e.cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	}
+	if err := e.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start engine: %w", err)
+	}
+	go func() {
+		_ = e.cmd.Wait()
+		close(e.done)
+	}()
+	if err := e.waitReady(ctx); err != nil {
+		return nil, errors.Join(err, e.Stop())
+	}
+	return e, nil
+}
+
+// arguments returns those of nsenter.
+func (e *Engine) arguments() []string {
+	var enter []string
+	unshare := []string{"unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"}
+	if e.cfg.Namespace != "" {
+		enter = []string{"--net=" + e.cfg.Namespace}
+	} else {
+		unshare = append(unshare, "--net")
+	}
+	dockerd := []string{
+		"--host=unix:///var/run/docker.sock", "--host=unix://" + e.Socket(),
+		"--data-root=" + filepath.Join(e.cfg.Dir, "data"),
+		"--add-runtime=lab=" + e.cfg.Runtime, "--default-runtime=lab",
+		"--cgroup-parent=" + e.cfg.CgroupParent, "--exec-opt=native.cgroupdriver=cgroupfs",
+	}
+	if e.cfg.Namespace == "" {
+		dockerd = append(dockerd, "--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false")
+	}
+	args := append(enter, unshare...)
+	args = append(args, "sh", "-c", script, "dockerd")
+	return append(args, dockerd...)
+}
+
+// Socket returns the path of the engine's socket on this machine.
+func (e *Engine) Socket() string { return filepath.Join(e.cfg.Dir, "docker.sock") }
+
+// Stop kills the engine and everything that runs in it.
+func (e *Engine) Stop() error {
+	if err := e.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("stop engine: %w", err)
+	}
+	<-e.done
+	return nil
+}
+
+func (e *Engine) waitReady(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, engineStart)
+	defer cancel()
+	for {
+		if ping(ctx, e.Socket()) == nil {
+			return nil
+		}
+		select {
+		case <-e.done:
+			return fmt.Errorf("engine ended while it started: %s", e.lastWords())
+		case <-ctx.Done():
+			return fmt.Errorf("wait for engine: %w: %s", ctx.Err(), e.lastWords())
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// lastWords returns the end of the engine's log.
+func (e *Engine) lastWords() string {
+	text, err := os.ReadFile(filepath.Join(e.cfg.Dir, "engine.log"))
+	if err != nil {
+		return err.Error()
+	}
+	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	return strings.Join(lines[max(0, len(lines)-5):], "\n")
+}
+
+func ping(ctx context.Context, socket string) error {
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}}
+	defer transport.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://engine/_ping", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("engine answers %s", resp.Status)
+	}
+	return nil
+}
+
+// StartBuildEngine starts an engine without a network, which ends with the
+// thread that calls. Its images stay in dir for the next time.
+func StartBuildEngine(ctx context.Context, dir, runtime string) (*Engine, error) {
+	for _, path := range []*string{&dir, &runtime} {
+		abs, err := filepath.Abs(*path)
+		if err != nil {
+			return nil, fmt.Errorf("path of the engine: %w", err)
+		}
+		*path = abs
+	}
+	return StartEngine(ctx, EngineConfig{Dir: dir, Runtime: runtime, CgroupParent: "/honeysens-build", EndWithParent: true})
+}

@@ -1,0 +1,63 @@
+# Image, deployable archive and lab. Included by the top makefile.
+
+IMAGE           := honeysens/sensorx86:$(REVISION)
+CONTEXT         := $(OUT)/image
+CACHE           := $(OUT)/cache
+DIST            := $(OUT)/dist
+ARCHIVE         := $(DIST)/HoneySens-Firmware-dockerx86-$(REVISION).tar.gz
+COMPOSE_VERSION := v5.6.0
+COMPOSE_MODULE  := github.com/docker/compose/v5
+COMPOSE         := $(BIN)/docker-compose
+
+# An engine: the one that the machine has, or a private one without a network
+# that ends with the command.
+WITH_ENGINE = $$(docker version >/dev/null 2>&1 || echo $(BIN)/lab --dir $(CACHE)/engine --runtime $(BIN)/runcshim with-engine)
+
+.PHONY: compose
+compose: $(COMPOSE)
+
+$(COMPOSE): $(TOOLS)/docker-compose-$(COMPOSE_VERSION)
+	@mkdir -p $(@D)
+	cp $< $@
+
+# Compose refuses `go install`; its module builds where the module cache keeps it.
+$(TOOLS)/docker-compose-$(COMPOSE_VERSION):
+	@echo "building Docker Compose $(COMPOSE_VERSION) (a minute)"
+	@mkdir -p $(@D)
+	source=$$($(GO) mod download -json $(COMPOSE_MODULE)@$(COMPOSE_VERSION) | sed -n 's/^\t"Dir": "\(.*\)",$$/\1/p'); \
+	CGO_ENABLED=0 $(GO) build -C "$$source" -trimpath -buildvcs=false -o $(abspath $@) \
+	  -ldflags '-s -w -X $(COMPOSE_MODULE)/internal.Version=$(COMPOSE_VERSION)' ./cmd
+
+.PHONY: lab-programs
+lab-programs: $(COMPOSE)
+	$(GOBUILD) -o $(BIN)/ ./packaging/lab ./packaging/lab/host/runcshim
+
+# The pause program wants a C compiler; Go's official image holds one, too.
+.PHONY: sensor-programs
+sensor-programs: build $(COMPOSE)
+	$(GOBUILD) -o $(BIN)/init ./packaging/image/init
+	$(if $(shell command -v cc),,docker run --rm -v $(CURDIR):/src -w /src golang:1.26) packaging/image/pause/build.sh $(BIN)/pause
+
+# Everything that the image holds above its packages, in its place.
+.PHONY: image-context
+image-context: sensor-programs
+	rm -rf $(CONTEXT)
+	mkdir -p $(CONTEXT)
+	cp -r packaging/image/Dockerfile packaging/image/packages packaging/image/setup.sh packaging/image/rootfs $(CONTEXT)/
+	install -D -t $(CONTEXT)/rootfs/usr/bin $(BIN)/manager $(BIN)/nethelper
+	ln -s manager $(CONTEXT)/rootfs/usr/bin/manager-cli
+	install -D -t $(CONTEXT)/rootfs/usr/lib/honeysens $(BIN)/init $(BIN)/pause
+	install -D -t $(CONTEXT)/rootfs/opt/cni/bin $(BIN)/cni/*
+	install -D -t $(CONTEXT)/rootfs/usr/libexec/docker/cli-plugins $(COMPOSE)
+	ln -s ../libexec/docker/cli-plugins/docker-compose $(CONTEXT)/rootfs/usr/bin/docker-compose
+	echo $(REVISION) >$(CONTEXT)/rootfs/revision
+
+.PHONY: image
+image: image-context lab-programs ## the production image, in the Docker engine
+	packaging/lab/require.sh lab
+	$(WITH_ENGINE) packaging/image/build.sh $(REVISION) $(CONTEXT) $(CACHE)
+
+.PHONY: dist
+dist: image-context lab-programs ## the deployable archive, in out/dist
+	packaging/lab/require.sh lab
+	$(WITH_ENGINE) packaging/deploy/dist.sh $(REVISION) $(CONTEXT) $(CACHE) $(ARCHIVE)
