@@ -16,6 +16,10 @@ import (
 // configName is the member that holds the INI text.
 const configName = "honeysens.cfg"
 
+// maxConfig bounds the INI text; a real one has 600 bytes. Looking up keys
+// takes time that grows with the square of it.
+const maxConfig = 64 << 10
+
 // Archive is a configuration archive in memory. It is not safe for concurrent
 // use.
 type Archive struct {
@@ -65,6 +69,9 @@ func parse(packed []byte) (*Archive, error) {
 	text := a.file(configName)
 	if text == nil {
 		return nil, fmt.Errorf("it has no member %s", configName)
+	}
+	if len(text) > maxConfig {
+		return nil, fmt.Errorf("%s has %d bytes: at most %d", configName, len(text), maxConfig)
 	}
 	a.setFile(configName, nil)
 	if a.doc, err = parseINI(string(text)); err != nil {

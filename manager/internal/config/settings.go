@@ -206,16 +206,22 @@ func (a *Archive) interval() (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	minutes, err := strconv.ParseInt(text, 10, 32)
-	if err != nil {
+	interval, ok := ParseInterval(text)
+	if !ok {
 		return 0, wrong("server", "interval", text, "a number of minutes")
 	}
-	return ClampInterval(time.Duration(minutes) * time.Minute), nil
+	return interval, nil
 }
 
-// ClampInterval brings a poll interval between its limits.
-func ClampInterval(d time.Duration) time.Duration {
-	return min(max(d, MinInterval), MaxInterval)
+// ParseInterval reads minutes and brings them between MinInterval and
+// MaxInterval.
+func ParseInterval(text string) (interval time.Duration, ok bool) {
+	minutes, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		return 0, false
+	}
+	minutes = min(max(minutes, int64(MinInterval/time.Minute)), int64(MaxInterval/time.Minute))
+	return time.Duration(minutes) * time.Minute, true
 }
 
 var (
@@ -255,13 +261,13 @@ func (a *Archive) parseProxy(s *Settings) error {
 	if err != nil || mode == 0 {
 		return err
 	}
-	var errs [3]error
 	proxy := &Proxy{User: a.text("proxy", "user"), Password: Secret(a.text("proxy", "password"))}
-	proxy.Host, errs[0] = a.host("proxy", "host")
-	proxy.Port, errs[1] = a.port("proxy", "port")
+	var hostErr, portErr error
+	proxy.Host, hostErr = a.host("proxy", "host")
+	proxy.Port, portErr = a.port("proxy", "port")
 	if len(proxy.User) > 255 || len(proxy.Password) > 255 {
-		errs[2] = fmt.Errorf("proxy.user or proxy.password has more than 255 bytes: %s", remedy)
+		err = fmt.Errorf("proxy.user or proxy.password has more than 255 bytes: %s", remedy)
 	}
 	s.Proxy = proxy
-	return errors.Join(errs[:]...)
+	return errors.Join(hostErr, portErr, err)
 }
