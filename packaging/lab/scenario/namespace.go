@@ -1,0 +1,30 @@
+package scenario
+
+import (
+	"fmt"
+	"runtime"
+
+	"github.com/vishvananda/netns"
+)
+
+// inNamespace runs fn on a thread in a named network namespace. Sockets that fn
+// opens stay in it. The thread ends with the goroutine, since it is never
+// unlocked.
+func inNamespace(name string, fn func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		handle, err := netns.GetFromName(name)
+		if err != nil {
+			done <- fmt.Errorf("open namespace %s: %w", name, err)
+			return
+		}
+		defer handle.Close()
+		if err := netns.Set(handle); err != nil {
+			done <- fmt.Errorf("enter namespace %s: %w", name, err)
+			return
+		}
+		done <- fn()
+	}()
+	return <-done
+}

@@ -1,0 +1,194 @@
+package scenario
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"honeysens.org/dockersensor/packaging/lab/admin"
+	"honeysens.org/dockersensor/packaging/lab/host"
+)
+
+// ServerName is the name in the certificate of the development server.
+const ServerName = "hs.lab.test"
+
+// HoneypotPort is the port that attackers see of the assigned honeypot, and
+// honeypotListens the one that it listens on.
+const (
+	HoneypotPort    = 22
+	honeypotListens = 2222
+)
+
+// Files are what was built beforehand.
+type Files struct {
+	// Bin is the directory of the programs.
+	Bin string
+	// Archive is the sensor's deployable archive.
+	Archive string
+	// Recon and Honeypot are service archives.
+	Recon, Honeypot string
+}
+
+// Scenario is a lab with a server and, once deployed, a sensor.
+type Scenario struct {
+	Lab    *host.Lab
+	Server *admin.Client
+	// Sensor is the registered one, Dir its deployment directory on the host.
+	Sensor admin.Sensor
+	Dir    string
+	// Recon and Honeypot are the services at the server.
+	Recon, Honeypot admin.Service
+
+	files Files
+	say   func(string)
+}
+
+// New returns a scenario in a lab that is not up. say hears of each step.
+func New(lab *host.Lab, files Files, say func(string)) *Scenario {
+	return &Scenario{Lab: lab, files: files, say: say,
+		Server: admin.New("unix:" + filepath.Join(lab.Dir(), "admin.sock"))}
+}
+
+// Up puts up the lab with a server that offers both services and has one
+// sensor registered, which is not deployed yet.
+func (s *Scenario) Up(ctx context.Context) error {
+	s.say("putting up the lab: attacker, sensor host, server")
+	if err := s.Lab.Up(ctx); err != nil {
+		return err
+	}
+	if err := s.startServer(ctx); err != nil {
+		return err
+	}
+	s.say("uploading the services recon and honeypot to the server")
+	var err error
+	if s.Recon, err = s.Server.UploadService(ctx, s.files.Recon); err != nil {
+		return fmt.Errorf("upload recon: %w", err)
+	}
+	if s.Honeypot, err = s.Server.UploadService(ctx, s.files.Honeypot); err != nil {
+		return fmt.Errorf("upload honeypot: %w", err)
+	}
+	s.Sensor, err = s.Server.Register(ctx, admin.NewSensor{Name: "lab", Location: "lab", Wanted: map[string]json.RawMessage{
+		// The interface has its address from the host: the sensor leaves it alone.
+		"network_ip_mode":      json.RawMessage(`2`),
+		"server_endpoint_host": json.RawMessage(`"` + host.ServerV4 + `"`),
+	}})
+	if err != nil {
+		return fmt.Errorf("register sensor: %w", err)
+	}
+	return nil
+}
+
+// Assign makes the sensor run recon for everything and the honeypot for its
+// port.
+func (s *Scenario) Assign(ctx context.Context) error {
+	ports := fmt.Sprintf(`{"%d/tcp": %d}`, honeypotListens, HoneypotPort)
+	catchAll := true
+	err := s.Server.Assign(ctx, s.Sensor.ID, admin.Assignment{Service: s.Recon.ID, CatchAll: &catchAll})
+	if err == nil {
+		err = s.Server.Assign(ctx, s.Sensor.ID, admin.Assignment{Service: s.Honeypot.ID, PortAssignment: &ports})
+	}
+	if err != nil {
+		return fmt.Errorf("assign services: %w", err)
+	}
+	return nil
+}
+
+// Deploy deploys the sensor on its host, by the guide, with these changes of
+// the compose file.
+func (s *Scenario) Deploy(ctx context.Context, edit map[string]string) error {
+	return s.deploy(ctx, host.Deployment{Edit: edit})
+}
+
+// DeployWith deploys with another compose file, such as an older one.
+func (s *Scenario) DeployWith(ctx context.Context, compose string, edit map[string]string) error {
+	return s.deploy(ctx, host.Deployment{Compose: compose, Edit: edit})
+}
+
+func (s *Scenario) deploy(ctx context.Context, d host.Deployment) error {
+	s.say("deploying the sensor by its guide: unpack, load, configure, compose up")
+	archive, err := s.Server.Archive(ctx, s.Sensor.ID)
+	if err != nil {
+		return fmt.Errorf("get configuration archive: %w", err)
+	}
+	d.Archive = s.files.Archive
+	d.Config = filepath.Join(s.Lab.Dir(), fmt.Sprintf("s%d.tar.gz", s.Sensor.ID))
+	if err := os.WriteFile(d.Config, archive, 0o600); err != nil {
+		return fmt.Errorf("write configuration archive: %w", err)
+	}
+	s.Dir, err = s.Lab.Deploy(ctx, d)
+	return err
+}
+
+// Ready waits until the sensor has told the server that these services run.
+func (s *Scenario) Ready(ctx context.Context, services ...int) error {
+	s.say("waiting for the sensor to report its services as running")
+	_, err := s.Server.WaitSensor(ctx, s.Sensor.ID, func(sensor admin.Sensor) bool {
+		return running(sensor, services)
+	})
+	if err != nil {
+		return fmt.Errorf("sensor does not report its services as running: %w", err)
+	}
+	return nil
+}
+
+func running(sensor admin.Sensor, services []int) bool {
+	if sensor.Status == nil {
+		return false
+	}
+	var states map[string]int
+	if json.Unmarshal(sensor.Status.ServiceStatus, &states) != nil {
+		return false
+	}
+	for _, id := range services {
+		if state, ok := states[fmt.Sprint(id)]; !ok || state != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// Compose runs a compose command for the deployed sensor and returns what it
+// printed.
+func (s *Scenario) Compose(ctx context.Context, args ...string) (string, error) {
+	out, err := s.Lab.ComposeCommand(ctx, s.Dir, args...).CombinedOutput()
+	if err != nil {
+		return string(out), fmt.Errorf("compose %s: %w: %s", strings.Join(args, " "), err, out)
+	}
+	return string(out), nil
+}
+
+// Exec runs a command in the sensor's container.
+func (s *Scenario) Exec(ctx context.Context, args ...string) (string, error) {
+	return s.Compose(ctx, append([]string{"exec", "-T", "sensor"}, args...)...)
+}
+
+// startServer starts the registry and the development server in front of it.
+func (s *Scenario) startServer(ctx context.Context) error {
+	s.say("starting the development server and its registry")
+	config := filepath.Join(s.Lab.Dir(), "registry.yml")
+	text := fmt.Sprintf(registryConfig, filepath.Join(s.Lab.Dir(), "registry"))
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		return fmt.Errorf("write registry configuration: %w", err)
+	}
+	if _, err := s.Lab.Start(host.Server, "registry", "docker-registry", "serve", config); err != nil {
+		return err
+	}
+	_, err := s.Lab.Start(host.Server, "server", filepath.Join(s.files.Bin, "server"),
+		"--listen", ":443", "--admin", "unix:"+filepath.Join(s.Lab.Dir(), "admin.sock"),
+		"--name", ServerName, "--data", filepath.Join(s.Lab.Dir(), "server"), "--registry", "http://127.0.0.1:5000")
+	if err != nil {
+		return err
+	}
+	return s.Server.Wait(ctx)
+}
+
+const registryConfig = `version: 0.1
+log: {level: warn}
+storage:
+  filesystem: {rootdirectory: %s}
+http:
+  addr: 127.0.0.1:5000
+`
