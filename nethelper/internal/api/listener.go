@@ -1,0 +1,52 @@
+package api
+
+import (
+	"net"
+
+	"go.uber.org/zap"
+
+	"honeysens.org/dockersensor/shared/unixsock"
+)
+
+// guarded refuses peers that may not even read, and keeps the number of
+// connections down by not accepting more.
+type guarded struct {
+	net.Listener
+	may   func(unixsock.Peer) bool
+	slots chan struct{}
+	ended chan struct{}
+	log   *zap.Logger
+}
+
+// Accept returns the next connection of a peer that may talk to us.
+func (g *guarded) Accept() (net.Conn, error) {
+	select {
+	case g.slots <- struct{}{}:
+	case <-g.ended:
+		return nil, net.ErrClosed
+	}
+	for {
+		conn, err := g.Listener.Accept()
+		if err != nil {
+			<-g.slots
+			return nil, err
+		}
+		peer, err := unixsock.PeerOf(conn)
+		if err == nil && g.may(peer) {
+			return &slotConn{Conn: conn, release: func() { <-g.slots }}, nil
+		}
+		g.log.Warn("refused connection", zap.Uint32("uid", peer.UID), zap.Uint32("gid", peer.GID),
+			zap.Int32("pid", peer.PID), zap.Error(err))
+		conn.Close()
+	}
+}
+
+// Close ends Accept, also while it waits for a slot.
+func (g *guarded) Close() error {
+	select {
+	case <-g.ended:
+	default:
+		close(g.ended)
+	}
+	return g.Listener.Close()
+}

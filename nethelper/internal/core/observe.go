@@ -1,0 +1,57 @@
+package core
+
+import (
+	"context"
+	"net/netip"
+
+	"honeysens.org/dockersensor/nethelper/internal/link"
+	"honeysens.org/dockersensor/shared/helperapi"
+)
+
+// Observe returns the state as it is.
+func (c *Core) Observe(ctx context.Context) (helperapi.Observed, error) {
+	outer, err := c.parts.Host.Observe(c.cfg.Rights.Iface)
+	if err != nil {
+		return helperapi.Observed{}, err
+	}
+	seen := helperapi.Observed{
+		Interface: outer, Bridge: helperapi.BridgeObserved{Name: link.BridgeName(c.cfg.SensorID)},
+		Services: []helperapi.ServiceObserved{}, Conflicts: []helperapi.Conflict{}, Firewalls: []helperapi.Firewall{},
+	}
+	c.mu.Lock()
+	force := c.force
+	seen.Firewalls = append(seen.Firewalls, c.firewalls...)
+	seen.Heals, seen.LastHeal = c.heals, c.lastHeal
+	c.mu.Unlock()
+	if force == nil {
+		return seen, nil
+	}
+	seen.Applied = true
+	seen.Bridge.GatewayV4, seen.Bridge.GatewayV6 = force.layout.GatewayV4, force.layout.GatewayV6
+	return c.observeTable(ctx, force, seen)
+}
+
+func (c *Core) observeTable(ctx context.Context, force *state, seen helperapi.Observed) (helperapi.Observed, error) {
+	table, err := c.parts.Table.Observe(ctx)
+	if err != nil {
+		return helperapi.Observed{}, err
+	}
+	for i, service := range force.want.Services {
+		at := force.attached[i]
+		seen.Services = append(seen.Services, helperapi.ServiceObserved{
+			ID: service.ID, ContainerID: at.ContainerID, V4: at.V4, V6: at.V6, Redirected: table.Redirected[service.ID],
+		})
+	}
+	seen.Conflicts = append(seen.Conflicts, table.Conflicts...)
+	seen.Refused = table.Refused
+	seen.Heals += table.Heals
+	if table.LastHeal.After(seen.LastHeal) {
+		seen.LastHeal = table.LastHeal
+	}
+	return seen, nil
+}
+
+// exampleBridge stands where only names matter.
+func exampleBridge() helperapi.Bridge {
+	return helperapi.Bridge{V4: netip.MustParsePrefix("10.10.10.0/24"), CollectorPort: 5556}
+}
