@@ -1,0 +1,230 @@
+package images
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+
+	cerrdefs "github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/image"
+	"github.com/docker/docker/client"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"go.uber.org/zap"
+)
+
+// Engine is what images needs of a Docker engine; *client.Client has it.
+type Engine interface {
+	ImageLoad(ctx context.Context, input io.Reader, options ...client.ImageLoadOption) (image.LoadResponse, error)
+	ImageInspect(ctx context.Context, id string, options ...client.ImageInspectOption) (image.InspectResponse, error)
+	ImageList(ctx context.Context, options image.ListOptions) ([]image.Summary, error)
+	ImageTag(ctx context.Context, source, target string) error
+	ImageRemove(ctx context.Context, id string, options image.RemoveOptions) ([]image.DeleteResponse, error)
+}
+
+// Config says where images come from. Zero limits take the defaults.
+type Config struct {
+	// Transport reaches the server: with its trust, and through its proxy.
+	Transport http.RoundTripper
+	// Registry returns "name:port" of the server. It is asked for each fetch,
+	// since the server can change its own address.
+	Registry func() string
+	// Pause is the file of the pause program.
+	Pause string
+	Limits
+}
+
+// Limits bound what one image may cost.
+type Limits struct {
+	// Layers is the largest number of layers. Default: 127, what the overlay
+	// driver of Docker can stack.
+	Layers int
+	// Bytes is the largest sum of all layers as they travel. Default: 4 GiB.
+	Bytes int64
+	// Unpacked is the largest sum of all layers unpacked. Default: 16 GiB.
+	Unpacked int64
+}
+
+func (l *Limits) setDefaults() {
+	if l.Layers == 0 {
+		l.Layers = 127
+	}
+	if l.Bytes == 0 {
+		l.Bytes = 4 << 30
+	}
+	if l.Unpacked == 0 {
+		l.Unpacked = 16 << 30
+	}
+}
+
+// Images keeps the images of services in an engine.
+type Images struct {
+	cfg    Config
+	engine Engine
+	log    *zap.Logger
+	// loading is held for reading while an image is made, and for writing while
+	// unneeded ones are removed: a load relies on the layers that it leaves out.
+	loading sync.RWMutex
+}
+
+// New returns the keeper of the engine's images.
+func New(cfg Config, engine Engine, log *zap.Logger) *Images {
+	cfg.setDefaults()
+	return &Images{cfg: cfg, engine: engine, log: log}
+}
+
+// ErrAbsent is the error for an image that the engine does not have.
+var ErrAbsent = errors.New("the engine does not have the image")
+
+// Present returns the engine's id of the image "repo:tag", and the digest of
+// its manifest, without asking anybody else. The error is ErrAbsent when the
+// engine does not have it.
+func (i *Images) Present(ctx context.Context, uri string) (id, digest string, err error) {
+	r, err := parse(uri)
+	if err != nil {
+		return "", "", err
+	}
+	found, err := i.engine.ImageInspect(ctx, r.local())
+	switch {
+	case cerrdefs.IsNotFound(err):
+		return "", "", fmt.Errorf("image %s: %w", uri, ErrAbsent)
+	case err != nil:
+		return "", "", fmt.Errorf("look for image %s in the engine: %w", uri, err)
+	}
+	return found.ID, digestOf(found.RepoTags), nil
+}
+
+// Ensure sees to it that the engine has the newest image "repo:tag" of the
+// registry, and returns what Present does. When the registry cannot be reached
+// or refuses, the image that the engine has is good enough. Progress is told in
+// bytes of the layers; it may be nil.
+func (i *Images) Ensure(ctx context.Context, uri string, progress func(done, total int64)) (id, digest string, err error) {
+	fetchErr := i.fetch(ctx, uri, progress)
+	id, digest, err = i.Present(ctx, uri)
+	switch {
+	case fetchErr == nil || ctx.Err() != nil:
+		return id, digest, errors.Join(err, ctx.Err())
+	case err == nil:
+		i.log.Warn("image cannot be checked, the present one stays", zap.String("image", uri), zap.Error(fetchErr))
+		return id, digest, nil
+	case errors.Is(err, ErrAbsent):
+		return "", "", fetchErr
+	}
+	return "", "", errors.Join(fetchErr, err)
+}
+
+// fetch brings the registry's image into the engine, unless it is there.
+func (i *Images) fetch(ctx context.Context, uri string, progress func(done, total int64)) error {
+	r, err := parse(uri)
+	if err != nil {
+		return err
+	}
+	registry := i.cfg.Registry()
+	wrap := func(err error) error {
+		return fmt.Errorf("image %s cannot be fetched from %s: %w", uri, registry, err)
+	}
+	watch, stop := newStallWatch(ctx)
+	defer stop()
+	img, digest, err := i.resolve(watch.ctx, registry, r)
+	if err != nil {
+		return wrap(watch.explain(err))
+	}
+	i.loading.RLock()
+	defer i.loading.RUnlock()
+	known, err := i.adopt(ctx, r, digest)
+	if err != nil || known {
+		return err
+	}
+	i.log.Info("image is fetched", zap.String("image", uri), zap.String("digest", digest.String()))
+	tags := []string{r.local(), manifestTag(digest)}
+	err = i.load(watch.ctx, img, tags, func(done, total int64) {
+		watch.moved(done, total)
+		if progress != nil {
+			progress(done, total)
+		}
+	})
+	if err != nil {
+		return wrap(watch.explain(err))
+	}
+	return nil
+}
+
+// adopt gives the image with that manifest its name, if the engine has one.
+func (i *Images) adopt(ctx context.Context, r ref, digest v1.Hash) (bool, error) {
+	found, err := i.engine.ImageInspect(ctx, manifestTag(digest))
+	switch {
+	case cerrdefs.IsNotFound(err):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("look for %s in the engine: %w", digest, err)
+	}
+	for _, tag := range found.RepoTags {
+		if tag == r.local() {
+			return true, nil
+		}
+	}
+	if err := i.engine.ImageTag(ctx, found.ID, r.local()); err != nil {
+		return false, fmt.Errorf("name image %s: %w", r.uri, err)
+	}
+	return true, nil
+}
+
+// Prune removes all images of services but those that are named. One that a
+// container still uses stays until the next time; while an image is fetched, all
+// stay.
+func (i *Images) Prune(ctx context.Context, keep []string) error {
+	if !i.loading.TryLock() {
+		return nil
+	}
+	defer i.loading.Unlock()
+	wanted := map[string]bool{}
+	for _, uri := range keep {
+		if r, err := parse(uri); err == nil {
+			wanted[r.local()] = true
+		}
+	}
+	list, err := i.engine.ImageList(ctx, image.ListOptions{})
+	if err != nil {
+		return fmt.Errorf("list images: %w", err)
+	}
+	var errs []error
+	for _, found := range list {
+		errs = append(errs, i.pruneOne(ctx, found, wanted))
+	}
+	return errors.Join(errs...)
+}
+
+// pruneOne takes away the names of ours that nobody wants; the engine deletes
+// an image with its last name. The digest goes last: without a name it is the
+// mark by which the next time finds what this one left.
+func (i *Images) pruneOne(ctx context.Context, found image.Summary, wanted map[string]bool) error {
+	var drop, digests []string
+	kept := false
+	for _, tag := range found.RepoTags {
+		switch {
+		case strings.HasPrefix(tag, manifests):
+			digests = append(digests, tag)
+		case strings.HasPrefix(tag, services) && !wanted[tag]:
+			drop = append(drop, tag)
+		default:
+			kept = true
+		}
+	}
+	if !kept {
+		drop = append(drop, digests...)
+	}
+	for _, tag := range drop {
+		_, err := i.engine.ImageRemove(ctx, tag, image.RemoveOptions{PruneChildren: true})
+		switch {
+		case cerrdefs.IsConflict(err):
+			i.log.Debug("image is still in use", zap.String("image", tag))
+			return nil
+		case err != nil && !cerrdefs.IsNotFound(err):
+			return fmt.Errorf("remove image %s: %w", tag, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,247 @@
+package images
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/docker/docker/api/types/image"
+	"github.com/docker/docker/client"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"go.uber.org/zap"
+)
+
+// maxLoadAnswer bounds what is read of the engine's answer to a load.
+const maxLoadAnswer = 4 << 20
+
+// load hands the image over to the engine. Layers at the bottom that another
+// image of the engine has are left out; when the engine does not accept that,
+// it gets them all.
+func (i *Images) load(ctx context.Context, img v1.Image, tags []string, progress func(done, total int64)) error {
+	config, err := img.ConfigFile()
+	if err != nil {
+		return fmt.Errorf("read the configuration: %w", err)
+	}
+	skip, err := i.presentLayers(ctx, config.RootFS.DiffIDs)
+	if err != nil {
+		return err
+	}
+	err = i.loadFrom(ctx, img, skip, tags, progress)
+	if err != nil && skip > 0 && ctx.Err() == nil {
+		i.log.Debug("engine did not accept the image without its present layers", zap.Int("left_out", skip), zap.Error(err))
+		err = i.loadFrom(ctx, img, 0, tags, progress)
+	}
+	if err != nil {
+		return err
+	}
+	return i.verify(ctx, tags[0], config.RootFS.DiffIDs)
+}
+
+// presentLayers returns how many layers, from the bottom, some image of the
+// engine has in the same order. The engine knows a layer by all that is below
+// it.
+func (i *Images) presentLayers(ctx context.Context, want []v1.Hash) (int, error) {
+	list, err := i.engine.ImageList(ctx, image.ListOptions{})
+	if err != nil {
+		return 0, fmt.Errorf("list images: %w", err)
+	}
+	best := 0
+	for _, found := range list {
+		details, err := i.engine.ImageInspect(ctx, found.ID)
+		if err != nil {
+			// It may have gone since; without it more is fetched, no harm.
+			continue
+		}
+		best = max(best, commonPrefix(want, details.RootFS.Layers))
+	}
+	return best, nil
+}
+
+func commonPrefix(want []v1.Hash, have []string) int {
+	n := 0
+	for n < len(want) && n < len(have) && want[n].String() == have[n] {
+		n++
+	}
+	return n
+}
+
+// loadFrom streams the archive of the image, without its first skip layers,
+// into the engine.
+func (i *Images) loadFrom(ctx context.Context, img v1.Image, skip int, tags []string, progress func(done, total int64)) error {
+	reader, writer := io.Pipe()
+	written := make(chan error, 1)
+	go func() {
+		archive := archive{out: tar.NewWriter(writer), unpacked: i.cfg.Unpacked, progress: progress}
+		err := archive.write(img, skip, tags)
+		_ = writer.CloseWithError(err)
+		written <- err
+	}()
+	err := i.post(ctx, reader)
+	// Should the engine have stopped reading, the writer must not wait for it.
+	_ = reader.CloseWithError(errReaderGone)
+	if writeErr := <-written; writeErr != nil && !errors.Is(writeErr, errReaderGone) {
+		return writeErr
+	}
+	return err
+}
+
+var errReaderGone = errors.New("the engine stopped reading")
+
+func (i *Images) post(ctx context.Context, archive io.Reader) error {
+	resp, err := i.engine.ImageLoad(ctx, archive, client.ImageLoadWithQuiet(true))
+	if err != nil {
+		return fmt.Errorf("load into the engine: %w", err)
+	}
+	defer resp.Body.Close()
+	if err := readLoadAnswer(resp.Body); err != nil {
+		return fmt.Errorf("load into the engine: %w", err)
+	}
+	return nil
+}
+
+// readLoadAnswer finds the error in the JSON stream that the engine answers
+// with: its status is 200 in any case.
+func readLoadAnswer(body io.Reader) error {
+	decoder := json.NewDecoder(io.LimitReader(body, maxLoadAnswer))
+	for {
+		var line struct {
+			Error string `json:"error"`
+		}
+		err := decoder.Decode(&line)
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return fmt.Errorf("read the answer: %w", err)
+		case line.Error != "":
+			return errors.New(line.Error)
+		}
+	}
+}
+
+// verify compares what the engine has with what the image's configuration says.
+func (i *Images) verify(ctx context.Context, tag string, want []v1.Hash) error {
+	found, err := i.engine.ImageInspect(ctx, tag)
+	if err != nil {
+		return fmt.Errorf("look at the loaded image: %w", err)
+	}
+	layers := make([]string, len(want))
+	for n, hash := range want {
+		layers[n] = hash.String()
+	}
+	if !slices.Equal(layers, found.RootFS.Layers) {
+		return fmt.Errorf("the engine made other layers of it: %v", found.RootFS.Layers)
+	}
+	return nil
+}
+
+// archive writes an image as docker load reads it.
+type archive struct {
+	out      *tar.Writer
+	unpacked int64
+	progress func(done, total int64)
+
+	done, total int64
+}
+
+// manifestEntry is one image in manifest.json.
+type manifestEntry struct {
+	Config   string
+	RepoTags []string
+	Layers   []string
+}
+
+func (a *archive) write(img v1.Image, skip int, tags []string) error {
+	config, err := img.RawConfigFile()
+	if err != nil {
+		return fmt.Errorf("read the configuration: %w", err)
+	}
+	layers, err := img.Layers()
+	if err != nil {
+		return fmt.Errorf("read the layers: %w", err)
+	}
+	entry := manifestEntry{Config: "config.json", RepoTags: tags}
+	if err := a.file(entry.Config, int64(len(config)), bytes.NewReader(config)); err != nil {
+		return err
+	}
+	if err := a.measure(layers[skip:]); err != nil {
+		return err
+	}
+	for n, layer := range layers {
+		name := fmt.Sprintf("layer%d", n+1)
+		entry.Layers = append(entry.Layers, name)
+		if n < skip {
+			continue
+		}
+		if err := a.layer(name, layer); err != nil {
+			return fmt.Errorf("layer %d: %w", n+1, err)
+		}
+	}
+	manifest, err := json.Marshal([]manifestEntry{entry})
+	if err != nil {
+		return fmt.Errorf("write manifest.json: %w", err)
+	}
+	if err := a.file("manifest.json", int64(len(manifest)), bytes.NewReader(manifest)); err != nil {
+		return err
+	}
+	return a.out.Close()
+}
+
+func (a *archive) measure(layers []v1.Layer) error {
+	for n, layer := range layers {
+		size, err := layer.Size()
+		if err != nil {
+			return fmt.Errorf("size of layer %d: %w", n+1, err)
+		}
+		a.total += size
+	}
+	return nil
+}
+
+// layer copies a layer as it arrives, while its unpacked size is counted.
+func (a *archive) layer(name string, layer v1.Layer) error {
+	size, err := layer.Size()
+	if err != nil {
+		return err
+	}
+	compressed, err := layer.Compressed()
+	if err != nil {
+		return err
+	}
+	defer compressed.Close()
+	meter := newMeter(a.unpacked)
+	err = a.file(name, size, io.TeeReader(&progressReader{a, compressed}, meter))
+	unpacked, meterErr := meter.finish()
+	a.unpacked -= unpacked
+	if err != nil && !errors.Is(err, errMeterEnded) {
+		return err
+	}
+	return meterErr
+}
+
+func (a *archive) file(name string, size int64, content io.Reader) error {
+	header := &tar.Header{Typeflag: tar.TypeReg, Name: name, Size: size, Mode: 0o644}
+	if err := a.out.WriteHeader(header); err != nil {
+		return err
+	}
+	_, err := io.Copy(a.out, content)
+	return err
+}
+
+// progressReader tells of every byte that arrives.
+type progressReader struct {
+	archive *archive
+	io.Reader
+}
+
+func (p *progressReader) Read(buf []byte) (int, error) {
+	n, err := p.Reader.Read(buf)
+	p.archive.done += int64(n)
+	p.archive.progress(p.archive.done, p.archive.total)
+	return n, err
+}
