@@ -8,7 +8,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"sync"
@@ -44,18 +43,10 @@ type Engine struct {
 func Start(t testing.TB) *Engine {
 	t.Helper()
 	nettest.Need(t, "dockerd", "runc")
-	// Not t.TempDir: its paths can be longer than those of a socket (unix(7)).
-	dir, err := os.MkdirTemp("", "engine")
-	if err != nil {
-		t.Fatal(err)
-	}
+	dir := t.TempDir()
 	e := &Engine{t: t, dir: dir, Socket: filepath.Join(dir, "docker.sock"), Host: nettest.NewHost(t, "engine")}
-	t.Cleanup(func() {
-		e.Stop()
-		if err := os.RemoveAll(dir); err != nil {
-			t.Errorf("remove the engine's data: %v", err)
-		}
-	})
+	t.Cleanup(e.Stop)
+	var err error
 	e.Client, err = client.NewClientWithOpts(client.WithHost("unix://"+e.Socket), client.WithAPIVersionNegotiation())
 	if err != nil {
 		t.Fatal(err)
@@ -68,7 +59,7 @@ func Start(t testing.TB) *Engine {
 // Run starts the engine again after Stop, with the data that it had.
 func (e *Engine) Run() {
 	e.t.Helper()
-	cmd := exec.Command("dockerd",
+	cmd := exec.CommandContext(context.WithoutCancel(e.t.Context()), "dockerd",
 		"--data-root", filepath.Join(e.dir, "data"), "--exec-root", filepath.Join(e.dir, "exec"),
 		"--pidfile", filepath.Join(e.dir, "docker.pid"), "-H", "unix://"+e.Socket,
 		"--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false")
