@@ -90,6 +90,9 @@ func (t *Table) replace(want *ruleset.Table, have *state) error {
 type transaction struct {
 	conn  *nftables.Conn
 	table *nftables.Table
+	// lastID numbers new sets. The library would take a number from a variable
+	// that all connections of the process share.
+	lastID uint32
 }
 
 func (tx *transaction) removeRules(have *state) {
@@ -153,6 +156,8 @@ func same(want, have *nftables.Set) bool {
 
 func (tx *transaction) create(s *ruleset.Set) error {
 	set := tx.set(s)
+	tx.lastID++
+	set.ID = tx.lastID
 	if err := tx.conn.AddSet(set, nil); err != nil {
 		return err
 	}

@@ -112,6 +112,7 @@ func variants() map[string]func(*ruleset.Config) {
 }
 
 func TestNetnsKernelHasWhatTheTextSays(t *testing.T) {
+	t.Parallel()
 	nettest.Need(t, "nft")
 	for name, change := range variants() {
 		t.Run(name, func(t *testing.T) {
@@ -132,6 +133,7 @@ func TestNetnsKernelHasWhatTheTextSays(t *testing.T) {
 }
 
 func TestNetnsApplyIsIdempotentAndRemoveLeavesNothing(t *testing.T) {
+	t.Parallel()
 	nettest.Need(t, "nft")
 	h := nettest.NewHost(t, "host")
 	h.Run("nft", "add table inet theirs")
@@ -161,6 +163,7 @@ func TestNetnsApplyIsIdempotentAndRemoveLeavesNothing(t *testing.T) {
 }
 
 func TestNetnsManyPorts(t *testing.T) {
+	t.Parallel()
 	nettest.Need(t, "nft")
 	h := nettest.NewHost(t, "host")
 	table := open(t, h)
@@ -182,6 +185,7 @@ func ports(n int) []helperapi.Assignment {
 }
 
 func TestNetnsFailedApplyChangesNothing(t *testing.T) {
+	t.Parallel()
 	nettest.Need(t, "nft")
 	h := nettest.NewHost(t, "host")
 	table := open(t, h)
@@ -203,6 +207,7 @@ func TestNetnsFailedApplyChangesNothing(t *testing.T) {
 }
 
 func TestNetnsRecordedFlowsAndCountersStay(t *testing.T) {
+	t.Parallel()
 	nettest.Need(t, "nft")
 	h := nettest.NewHost(t, "host")
 	table := open(t, h)
@@ -228,11 +233,12 @@ func TestNetnsRecordedFlowsAndCountersStay(t *testing.T) {
 }
 
 func TestNetnsHeartbeat(t *testing.T) {
+	t.Parallel()
 	nettest.Need(t, "nft")
 	h := nettest.NewHost(t, "host")
 	table := open(t, h)
 	cfg := example()
-	cfg.Heartbeat = time.Second
+	cfg.Heartbeat = 2 * time.Second
 	apply(t, table, cfg)
 	alive := func() bool {
 		return strings.Contains(h.Run("nft", "list", "set", "inet", "honeysens-0123456789ab", "ifaces"), `"eth0"`)
@@ -265,6 +271,7 @@ func until(t testing.TB, what string, ok func() bool) {
 }
 
 func TestNetnsOwnerIsSafeAndAdopted(t *testing.T) {
+	t.Parallel()
 	nettest.Need(t, "nft")
 	h := nettest.NewHost(t, "host")
 	first, err := Open(zaptest.NewLogger(t), Config{NetNS: h.Fd()})
@@ -301,6 +308,7 @@ func TestNetnsOwnerIsSafeAndAdopted(t *testing.T) {
 }
 
 func TestNetnsCleanup(t *testing.T) {
+	t.Parallel()
 	nettest.Need(t, "nft")
 	h := nettest.NewHost(t, "host")
 	h.Run("nft", "add table inet honeysens-aaaaaaaaaaaa; add table inet honeysens-bbbbbbbbbbbb; add table inet honeysens; add table ip honeysens-aaaaaaaaaaaa")

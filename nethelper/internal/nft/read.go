@@ -28,17 +28,24 @@ type state struct {
 
 func (t *Table) read(name string) (*state, error) {
 	s := &state{sets: map[string]*nftables.Set{}, counters: map[string]bool{}, counted: map[string][]nftables.SetElement{}}
-	tables, err := t.reader.ListTablesOfFamily(nftables.TableFamilyINet)
-	if err != nil {
-		return nil, fmt.Errorf("list tables: %w", err)
-	}
-	for _, table := range tables {
-		s.exists = s.exists || table.Name == name
-	}
-	if !s.exists {
-		return s, nil
+	var err error
+	if s.exists, err = t.exists(name); err != nil || !s.exists {
+		return s, err
 	}
 	return s, errors.Join(t.readChains(s, name), t.readSets(s, name), t.readCounters(s, name))
+}
+
+func (t *Table) exists(name string) (bool, error) {
+	tables, err := t.reader.ListTablesOfFamily(nftables.TableFamilyINet)
+	if err != nil {
+		return false, fmt.Errorf("list tables: %w", err)
+	}
+	for _, table := range tables {
+		if table.Name == name {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 func (t *Table) readChains(s *state, name string) error {
@@ -128,7 +135,8 @@ type Observed struct {
 	LastHeal  time.Time
 }
 
-// Observe reads counters and conflicts. Before the first Apply all is zero.
+// Observe reads counters and conflicts. Before the first Apply all is zero. A
+// table that is gone is put back first.
 func (t *Table) Observe(ctx context.Context) (Observed, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -138,6 +146,14 @@ func (t *Table) Observe(ctx context.Context) (Observed, error) {
 	}
 	if t.want == nil {
 		return o, nil
+	}
+	there, err := t.exists(t.want.Name)
+	if err == nil && !there {
+		err = t.heal()
+		o.Heals, o.LastHeal = t.heals, t.lastHeal
+	}
+	if err != nil {
+		return o, err
 	}
 	return o, errors.Join(t.observeRedirected(&o), t.observeRefused(&o),
 		t.observeConflicts(&o, ruleset.Kept, false), t.observeConflicts(&o, ruleset.Taken, true))

@@ -222,11 +222,11 @@ func (b *builder) toServicesChain() Chain {
 func (b *builder) fromServicesChain() Chain {
 	c := Chain{Name: "from_services", Rules: append(b.realSources(),
 		rule("answers to those who came, and errors about them", followsUp(), direction(true), accept()),
-		rule("belongs to nothing", invalid(), drop()),
-		rule("what is left of a connection that is forgotten", notOpening(), drop()),
-	)}
+		rule("belongs to nothing", invalid(), drop()))}
 	c.Rules = append(c.Rules, b.egress()...)
-	c.Rules = append(c.Rules, rule("nothing else", count(refused), drop()))
+	c.Rules = append(c.Rules,
+		rule("what is left of a connection that is forgotten", notOpening(), drop()),
+		rule("nothing else", count(refused), drop()))
 	return c
 }
 

@@ -1,0 +1,115 @@
+package nft
+
+import (
+	"testing"
+
+	"honeysens.org/dockersensor/nethelper/internal/ruleset"
+	"honeysens.org/dockersensor/shared/helperapi"
+	"honeysens.org/dockersensor/shared/nettest"
+)
+
+// TestNetnsServicesReach is what a service gets an answer from, by policy.
+func TestNetnsServicesReach(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	for _, addr := range []string{"0.0.0.0:5556", "[::]:5556", "0.0.0.0:22", "[::]:22"} {
+		serve(t, l.host, "tcp", addr, "host")
+	}
+	for _, addr := range []string{"0.0.0.0:5556", "[::]:5556"} {
+		serve(t, l.host, "udp", addr, "host")
+	}
+	for _, addr := range []string{"0.0.0.0:443", "[::]:443"} {
+		serve(t, l.attacker, "tcp", addr, "out")
+	}
+	tests := []struct {
+		network, addr string
+		// answers by policy: deny, internet, all
+		deny, internet, all string
+	}{
+		{"tcp", "10.10.10.1:5556", "host 10.10.10.2", "host 10.10.10.2", "host 10.10.10.2"},
+		{"tcp", "[fd12::1]:5556", "host fd12::2", "host fd12::2", "host fd12::2"},
+		{"udp", "10.10.10.1:5556", "", "", ""},
+		{"tcp", "10.10.10.1:22", "", "", ""},
+		{"tcp", "[fd12::1]:22", "", "", ""},
+		{"tcp", at(host4, 5556), "", "", ""},
+		{"tcp", at(host6, 22), "", "", ""},
+		{"tcp", at(attacker4, 443), "", "", "out " + host4},
+		{"tcp", at(attacker6, 443), "", "", "out " + host6},
+		{"tcp", at(public4, 443), "", "out " + host4, "out " + host4},
+		{"tcp", at(public6, 443), "", "out " + host6, "out " + host6},
+	}
+	for _, egress := range []helperapi.Egress{helperapi.EgressDeny, helperapi.EgressInternet, helperapi.EgressAll} {
+		l.up(t, func(c *ruleset.Config) { c.Egress = egress })
+		for _, test := range tests {
+			t.Run(string(egress)+" "+test.network+" "+test.addr, func(t *testing.T) {
+				answer := map[helperapi.Egress]string{helperapi.EgressDeny: test.deny, helperapi.EgressInternet: test.internet, helperapi.EgressAll: test.all}[egress]
+				from := "10.10.10.2"
+				if test.addr[0] == '[' {
+					from = "fd12::2"
+				}
+				if answer == "" {
+					l.wantRefused(t, test.network, from, test.addr)
+					return
+				}
+				before := l.refused(t)
+				got, err := askFrom(t.Context(), l.service, test.network, from, test.addr)
+				if got != answer || l.refused(t) != before {
+					t.Errorf("answers %q (%v), want %q and nothing refused", got, err, answer)
+				}
+			})
+		}
+	}
+}
+
+func TestNetnsInventedSourcesAreDropped(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	serve(t, l.host, "tcp", "0.0.0.0:5556", "host")
+	l.up(t, func(c *ruleset.Config) { c.Egress = helperapi.EgressAll })
+	l.service.Run("ip", "addr", "add", "10.10.10.77/24", "dev", "eth0")
+	serve(t, l.attacker, "tcp", "0.0.0.0:443", "out")
+	for _, addr := range []string{"10.10.10.1:5556", at(attacker4, 443)} {
+		l.wantRefused(t, "tcp", "10.10.10.77", addr)
+	}
+}
+
+func TestNetnsNobodyReachesAServiceDirectly(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.services(t)
+	l.up(t, nil)
+	for _, addr := range []string{"10.10.10.3:80", "[fd12::3]:80"} {
+		want(t, l.attacker, "tcp", addr, "")
+	}
+	want(t, l.host, "tcp", "10.10.10.3:80", "two 10.10.10.1")
+	other := nettest.NewHost(t, "other")
+	nettest.Connect(other, "eth0", []string{"172.17.0.2/16"}, l.host, "docker0", []string{"172.17.0.1/16"})
+	other.Run("ip", "route", "add", "default", "via", "172.17.0.1")
+	want(t, other, "tcp", "10.10.10.3:80", "")
+	want(t, l.attacker, "tcp", at(host4, 80), "two "+attacker4)
+}
+
+// TestNetnsHostIsNoRouter: forwarding that the sensor has switched on is for
+// its services only.
+func TestNetnsHostIsNoRouter(t *testing.T) {
+	t.Parallel()
+	for off, answer := range map[bool]string{true: "", false: "inner "} {
+		l := newLab(t)
+		inner := nettest.NewHost(t, "inner")
+		nettest.Connect(inner, "eth0", []string{"172.17.0.2/16", "fd17::2/64"}, l.host, "in0", []string{"172.17.0.1/16", "fd17::1/64"})
+		inner.Run("ip", "route", "add", "default", "via", "172.17.0.1")
+		inner.Run("ip", "-6", "route", "add", "default", "via", "fd17::1")
+		serve(t, inner, "tcp", "0.0.0.0:80", "inner")
+		serve(t, inner, "tcp", "[::]:80", "inner")
+		serve(t, l.attacker, "tcp", "0.0.0.0:80", "outer")
+		l.up(t, func(c *ruleset.Config) { c.ForwardingWasOffV4, c.ForwardingWasOffV6 = off, off })
+		for _, f := range []struct{ addr, from string }{{"172.17.0.2:80", attacker4}, {"[fd17::2]:80", attacker6}} {
+			expect := answer
+			if expect != "" {
+				expect += f.from
+			}
+			want(t, l.attacker, "tcp", f.addr, expect)
+		}
+		want(t, inner, "tcp", at(attacker4, 80), "outer 172.17.0.2")
+	}
+}

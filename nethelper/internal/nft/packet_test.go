@@ -1,0 +1,349 @@
+package nft
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"honeysens.org/dockersensor/nethelper/internal/ruleset"
+	"honeysens.org/dockersensor/shared/helperapi"
+	"honeysens.org/dockersensor/shared/nettest"
+)
+
+func TestNetnsRedirect(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.services(t)
+	l.up(t, nil)
+	families := []struct{ name, host, attacker string }{{"v4", host4, attacker4}, {"v6", host6, attacker6}}
+	for _, f := range families {
+		tests := []struct {
+			name, network string
+			port          int
+			who           string
+		}{
+			{"assigned", "tcp", 22, "one"},
+			{"assigned", "udp", 53, "one"},
+			{"catch-all", "tcp", 53, "two"},
+			{"catch-all", "tcp", 80, "two"},
+			{"catch-all", "udp", 80, "two"},
+			{"protected", "tcp", 2222, ""},
+			{"protected", "udp", 2222, ""},
+		}
+		for _, test := range tests {
+			t.Run(fmt.Sprintf("%s %d/%s of %s", test.name, test.port, test.network, f.name), func(t *testing.T) {
+				answer := ""
+				if test.who != "" {
+					answer = test.who + " " + f.attacker
+				}
+				want(t, l.attacker, test.network, at(f.host, test.port), answer)
+			})
+		}
+	}
+	if one, two := l.redirected(t, "one"), l.redirected(t, "two"); one != 4 || two != 6 {
+		t.Errorf("counted %d and %d connections, want 4 and 6", one, two)
+	}
+	want(t, l.attacker, "tcp", at(other4, 80), "two "+attacker4)
+}
+
+func TestNetnsErrorsReachTheAttacker(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.up(t, nil)
+	for _, host := range []string{host4, host6} {
+		if _, err := ask(l.attacker, "udp", at(host, 9)); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("udp to a closed port of the service: %v, want the service's refusal", err)
+		}
+	}
+	if n := l.refused(t); n != 0 {
+		t.Errorf("%d answers of services were refused", n)
+	}
+}
+
+// TestNetnsHostPorts is who gets a port that the host listens on.
+func TestNetnsHostPorts(t *testing.T) {
+	t.Parallel()
+	type listener struct{ name, v4, v6 string }
+	listeners := []listener{
+		{"wildcard", "0.0.0.0", "::"},
+		{"address of the interface", host4, host6},
+		{"other address", other4, other6},
+	}
+	// Who answers at an assigned port and at one of the catch-all.
+	wants := map[helperapi.HostPorts]map[string][2]string{
+		helperapi.HostPortsProtect: {
+			"wildcard": {"host", "host"}, "address of the interface": {"host", "host"}, "other address": {"one", "two"},
+		},
+		helperapi.HostPortsAssigned: {
+			"wildcard": {"one", "host"}, "address of the interface": {"host", "host"}, "other address": {"one", "two"},
+		},
+	}
+	for mode, byListener := range wants {
+		for _, on := range listeners {
+			t.Run(string(mode)+", "+on.name, func(t *testing.T) {
+				t.Parallel()
+				l := newLab(t)
+				l.services(t)
+				l.up(t, func(c *ruleset.Config) { c.HostPorts = mode })
+				for _, f := range []struct{ bind, host, attacker string }{{on.v4, host4, attacker4}, {on.v6, host6, attacker6}} {
+					checkHostPorts(t, l, f.bind, f.host, f.attacker, byListener[on.name])
+				}
+			})
+		}
+	}
+}
+
+func checkHostPorts(t *testing.T, l *lab, bind, host, attacker string, who [2]string) {
+	for _, p := range []struct {
+		network           string
+		assigned, catched int
+	}{{"tcp", 22, 80}, {"udp", 53, 80}} {
+		network := p.network
+		for i, port := range []int{p.assigned, p.catched} {
+			stop := func() {}
+			err := l.host.Do(func() error {
+				var err error
+				stop, err = listen(network, at(bind, port), "host")
+				return err
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			want(t, l.attacker, network, at(host, port), who[i]+" "+attacker)
+			stop()
+			l.host.Run("conntrack", "-F")
+		}
+	}
+}
+
+func TestNetnsConflictsAreNamed(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.services(t)
+	serve(t, l.host, "tcp", "0.0.0.0:22", "host")
+	serve(t, l.host, "udp", "0.0.0.0:80", "host")
+	l.up(t, nil)
+	want(t, l.attacker, "tcp", at(host4, 22), "host "+attacker4)
+	want(t, l.attacker, "udp", at(host4, 80), "host "+attacker4)
+	got := l.conflicts(t)
+	if got != "22/tcp one host, 80/udp two host" {
+		t.Errorf("conflicts with protect: %s", got)
+	}
+	l.up(t, func(c *ruleset.Config) { c.HostPorts = helperapi.HostPortsAssigned })
+	want(t, l.attacker, "tcp", at(host4, 22), "one "+attacker4)
+	if got := l.conflicts(t); !strings.Contains(got, "22/tcp one service") {
+		t.Errorf("conflicts with assigned: %s", got)
+	}
+}
+
+func (l *lab) conflicts(t *testing.T) string {
+	t.Helper()
+	o, err := l.table.Observe(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []string
+	for _, c := range o.Conflicts {
+		list = append(list, fmt.Sprintf("%d/%s %s %s", c.Port.Number, c.Port.Protocol, c.Service, c.Winner))
+	}
+	return strings.Join(list, ", ")
+}
+
+// TestNetnsEstablishedConnectionsStay: a connection to the host's own listener
+// goes on when a service takes the port, and new packets of it after conntrack
+// has forgotten it, too.
+func TestNetnsEstablishedConnectionsStay(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.services(t)
+	var listener net.Listener
+	var client, server net.Conn
+	err := l.host.Do(func() (err error) {
+		listener, err = net.Listen("tcp", "0.0.0.0:22")
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	err = l.attacker.Do(func() (err error) {
+		client, err = net.Dial("tcp", at(host4, 22))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = client.Close() })
+	if server, err = listener.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = server.Close() })
+	l.up(t, func(c *ruleset.Config) { c.HostPorts = helperapi.HostPortsAssigned })
+	l.host.Run("conntrack", "-F")
+	_ = client.SetDeadline(time.Now().Add(2 * time.Second))
+	_ = server.SetDeadline(time.Now().Add(2 * time.Second))
+	buf := make([]byte, 10)
+	if _, err := client.Write([]byte("ping")); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := server.Read(buf); err != nil || string(buf[:n]) != "ping" {
+		t.Errorf("the host's connection reads %q, %v", buf[:n], err)
+	}
+	want(t, l.attacker, "tcp", at(host4, 22), "one "+attacker4)
+}
+
+func TestNetnsOnlyOpeningPacketsAreRedirected(t *testing.T) {
+	t.Parallel()
+	const fin, syn, rst, psh, ack = 1, 2, 4, 8, 16
+	l := newLab(t)
+	l.services(t)
+	l.up(t, nil)
+	for _, f := range []struct{ from, to string }{{attacker4, host4}, {attacker6, host6}} {
+		before := l.redirected(t, "two")
+		for i, flags := range []byte{ack, psh | ack, fin | ack, rst, rst | ack, syn | ack, 0, fin} {
+			if err := sendTCP(l.attacker, f.from, f.to, uint16(4000+i), 80, flags, "late"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		// Packets keep their order, so when this one is through the others are.
+		want(t, l.attacker, "tcp", at(f.to, 80), "two "+f.from)
+		if n := l.redirected(t, "two") - before; n != 1 {
+			t.Errorf("%d packets to %s were redirected, want the opening one only", n, f.to)
+		}
+		if err := sendTCP(l.attacker, f.from, f.to, 4100, 80, syn, ""); err != nil {
+			t.Fatal(err)
+		}
+		until(t, "a bare SYN is redirected", func() bool { return l.redirected(t, "two")-before == 2 })
+	}
+}
+
+// TestNetnsAnswersToTheHost: UDP that comes back after conntrack and the socket
+// are gone is nothing for a honeypot.
+func TestNetnsAnswersToTheHost(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct{ to, answerFrom, host string }{
+		"unicast v4":   {attacker4, attacker4, host4},
+		"unicast v6":   {attacker6, attacker6, host6},
+		"multicast v4": {"224.0.0.251", attacker4, host4},
+		"multicast v6": {"ff02::fb%eth0", attacker6, host6},
+		"broadcast":    {"192.0.2.255", attacker4, host4},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t)
+			l.services(t)
+			l.up(t, nil)
+			hostPort := l.hostSends(t, test.to, test.host, 8080)
+			l.host.Run("conntrack", "-F")
+			l.attackerSends(t, test.answerFrom, 8080, test.host, hostPort)
+			want(t, l.attacker, "udp", at(test.host, 80), "two "+test.answerFrom)
+			if n := l.redirected(t, "two"); n != 1 {
+				t.Errorf("%d connections were redirected, want the attack only", n)
+			}
+			if strings.HasPrefix(name, "unicast") {
+				// Somebody else, to the same port, is no answer.
+				l.attackerSends(t, test.answerFrom, 8081, test.host, hostPort)
+				until(t, "a stranger is redirected", func() bool { return l.redirected(t, "two") == 2 })
+			}
+		})
+	}
+}
+
+// hostSends sends a datagram from a new port of the host and closes the socket.
+func (l *lab) hostSends(t *testing.T, to, from string, port int) (local int) {
+	t.Helper()
+	err := l.host.Do(func() error {
+		config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+			var err error
+			ctl := c.Control(func(fd uintptr) {
+				err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BROADCAST, 1)
+			})
+			return errors.Join(ctl, err)
+		}}
+		conn, err := config.ListenPacket(t.Context(), "udp", at(from, 0))
+		if err != nil {
+			return err
+		}
+		defer func() { _ = conn.Close() }()
+		local = conn.LocalAddr().(*net.UDPAddr).Port
+		addr, err := net.ResolveUDPAddr("udp", at(to, port))
+		if err != nil {
+			return err
+		}
+		_, err = conn.WriteTo([]byte("question"), addr)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return local
+}
+
+func (l *lab) attackerSends(t *testing.T, from string, fromPort int, to string, port int) {
+	t.Helper()
+	err := l.attacker.Do(func() error {
+		conn, err := net.DialUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(from), uint16(fromPort))),
+			net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(to), uint16(port))))
+		if err != nil {
+			return err
+		}
+		defer func() { _ = conn.Close() }()
+		_, err = conn.Write([]byte("answer"))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestNetnsHeartbeatRunsOut(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.services(t)
+	l.up(t, func(c *ruleset.Config) { c.Heartbeat = 3 * time.Second })
+	want(t, l.attacker, "tcp", at(host4, 80), "two "+attacker4)
+	until(t, "the host is as if there were no sensor", func() bool {
+		_, err := ask(l.attacker, "tcp", at(host4, 80))
+		return errors.Is(err, syscall.ECONNREFUSED)
+	})
+	if err := l.table.Heartbeat(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	want(t, l.attacker, "tcp", at(host4, 80), "two "+attacker4)
+}
+
+// TestNetnsPublishedPorts: what Docker publishes by its own rule in the nat
+// table, without a socket, goes to Docker unless the operator chose otherwise.
+func TestNetnsPublishedPorts(t *testing.T) {
+	t.Parallel()
+	nettest.Need(t, "iptables-nft")
+	for mode, who := range map[helperapi.HostPorts][2]string{
+		helperapi.HostPortsProtect:  {"docker", "docker"},
+		helperapi.HostPortsAssigned: {"one", "docker"},
+	} {
+		t.Run(string(mode), func(t *testing.T) {
+			l := newLab(t)
+			l.services(t)
+			container := nettest.NewHost(t, "container")
+			nettest.Connect(container, "eth0", []string{"172.17.0.2/16"}, l.host, "docker0", []string{"172.17.0.1/16"})
+			container.Run("ip", "route", "add", "default", "via", "172.17.0.1")
+			serve(t, container, "tcp", "172.17.0.2:80", "docker")
+			l.host.Run("iptables-nft", "-t", "nat", "-N", "DOCKER")
+			l.host.Run("iptables-nft", "-t", "nat", "-A", "PREROUTING", "-m", "addrtype", "--dst-type", "LOCAL", "-j", "DOCKER")
+			for _, port := range []string{"22", "80"} {
+				l.host.Run("iptables-nft", "-t", "nat", "-A", "DOCKER", "!", "-i", "docker0", "-p", "tcp", "--dport", port, "-j", "DNAT", "--to-destination", "172.17.0.2:80")
+			}
+			l.up(t, func(c *ruleset.Config) { c.HostPorts, c.ForwardingWasOffV4 = mode, true })
+			want(t, l.attacker, "tcp", at(host4, 22), who[0]+" "+attacker4)
+			want(t, l.attacker, "tcp", at(host4, 80), who[1]+" "+attacker4)
+		})
+	}
+}
