@@ -89,7 +89,7 @@ func build(opts options) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(opts.out), 0o755); err != nil { // #nosec G301 -- what is built is for everyone
+	if err := os.MkdirAll(filepath.Dir(opts.out), 0o750); err != nil {
 		return err
 	}
 	// Written beside its place first, so that half an archive never has its name.
