@@ -53,9 +53,9 @@ func serveCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			uid := c.Int64("allow-uid")
-			if uid < 0 || uid > math.MaxUint32 {
-				return fmt.Errorf("allow-uid %d: there is no such user", uid)
+			uid, err := userID(c.Int64("allow-uid"))
+			if err != nil {
+				return err
 			}
 			level, err := logging.ParseLevel(c.String("log-level"))
 			if err != nil {
@@ -66,12 +66,19 @@ func serveCommand() *cli.Command {
 				return err
 			}
 			s := serving{
-				sensor: sensor, writer: uint32(uid), socket: c.Path("socket"), log: log,
+				sensor: sensor, writer: uid, socket: c.Path("socket"), log: log,
 				binDir: c.Path("cni-bin-dir"), stateDir: c.Path("state-dir"), notify: c.Int("notification-fd"),
 			}
 			return s.run(c.Context)
 		},
 	}
+}
+
+func userID(given int64) (uint32, error) {
+	if given < 0 || given > math.MaxUint32 {
+		return 0, fmt.Errorf("allow-uid %d: there is no such user", given)
+	}
+	return uint32(given), nil
 }
 
 // serving is one run of serve.

@@ -2,6 +2,7 @@ package helperapi
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -121,9 +122,8 @@ func usableHost(p netip.Prefix) bool {
 // lastAddr returns the broadcast address of an IPv4 network.
 func lastAddr(p netip.Prefix) netip.Addr {
 	raw := p.Masked().Addr().As4()
-	for bit := p.Bits(); bit < 32; bit++ {
-		raw[bit/8] |= 0x80 >> (bit % 8)
-	}
+	last := binary.BigEndian.Uint32(raw[:]) | ^uint32(0)>>p.Bits()
+	binary.BigEndian.PutUint32(raw[:], last)
 	return netip.AddrFrom4(raw)
 }
 

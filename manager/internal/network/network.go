@@ -109,7 +109,7 @@ func (c *Client) do(ctx context.Context, method, path string, body []byte, into 
 
 // explain gives the failure of a connection a kind, and says what to do.
 func (c *Client) explain(method string, err error) error {
-	kind, text := helperapi.KindUnavailable, ""
+	kind, text := helperapi.KindUnavailable, fmt.Sprintf("nethelper at %s did not answer", c.socket)
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		text = fmt.Sprintf("nethelper is not running at %s", c.socket)
@@ -118,9 +118,6 @@ func (c *Client) explain(method string, err error) error {
 		text = fmt.Sprintf("this user may not use %s", c.socket)
 	case method == http.MethodPut:
 		kind = helperapi.KindUnknownOutcome
-		text = fmt.Sprintf("nethelper at %s did not answer", c.socket)
-	default:
-		text = fmt.Sprintf("nethelper at %s did not answer", c.socket)
 	}
 	return fmt.Errorf("%w (%w)", &helperapi.Error{Kind: kind, Message: text}, err)
 }

@@ -37,7 +37,9 @@ func (g *guarded) Accept() (net.Conn, error) {
 		}
 		g.log.Warn("refused connection", zap.Uint32("uid", peer.UID), zap.Uint32("gid", peer.GID),
 			zap.Int32("pid", peer.PID), zap.Error(err))
-		conn.Close()
+		if err := conn.Close(); err != nil {
+			g.log.Debug("close connection", zap.Error(err))
+		}
 	}
 }
 

@@ -19,7 +19,7 @@ func Build(t testing.TB, dir string, packages ...string) string {
 		t.Fatalf("find module: %v", err)
 	}
 	path := filepath.Join(filepath.Dir(strings.TrimSpace(string(module))), "out", "test", dir)
-	if err := os.MkdirAll(path, 0o755); err != nil {
+	if err := os.MkdirAll(path, 0o750); err != nil {
 		t.Fatal(err)
 	}
 	// Tests of several packages run at once.

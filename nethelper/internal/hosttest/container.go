@@ -1,6 +1,7 @@
 package hosttest
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -48,7 +49,7 @@ func start(t testing.TB, host *nettest.Host) *Container {
 	if err != nil {
 		t.Fatalf("cgroup: %v", err)
 	}
-	cmd := exec.Command("sleep", "infinity")
+	cmd := exec.CommandContext(context.Background(), "sleep", "infinity")
 	if err := host.Start(cmd); err != nil {
 		t.Fatalf("start container: %v", err)
 	}
@@ -85,7 +86,7 @@ func makeCgroup(id string) (string, error) {
 		}
 		path := filepath.Join(root, id)
 		if err == nil {
-			err = os.Mkdir(path, 0o755)
+			err = os.Mkdir(path, 0o750)
 		}
 		if err == nil {
 			return path, nil

@@ -11,7 +11,7 @@ import (
 )
 
 // volatile are numbers that change by themselves.
-var volatile = regexp.MustCompile(`(valid_lft|preferred_lft|expires|hello_timer|tcn_timer|topology_change_timer|gc_timer) +\S+`)
+var volatile = regexp.MustCompile(`(valid_lft|preferred_lft|expires|[a-z_]+_timer) +\S+`)
 
 // Snapshot writes down everything about a host's network that a sensor could
 // change: links, addresses, routes, ruleset and sysctls, one a line.

@@ -24,10 +24,8 @@ func layout(id, v4 string) Layout {
 }
 
 func newHost(t *testing.T) *nettest.Host {
-	nettest.Need(t, "ip", "nft")
-	host := nettest.NewHost(t, "host")
-	outside := nettest.NewHost(t, "outside")
-	nettest.Connect(host, "eth0", []string{"192.0.2.1/24", "2001:db8::1/64"}, outside, "eth0", []string{"192.0.2.2/24", "2001:db8::2/64"})
+	t.Helper()
+	host, _ := hosttest.NewHosts(t)
 	return host
 }
 

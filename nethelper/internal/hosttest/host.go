@@ -1,0 +1,29 @@
+package hosttest
+
+import (
+	"testing"
+
+	"honeysens.org/dockersensor/shared/nettest"
+)
+
+// Outer interfaces of the hosts that NewHosts makes, and their addresses.
+const (
+	Iface      = "eth0"
+	HostV4     = "192.0.2.1"
+	HostV6     = "2001:db8::1"
+	AttackerV4 = "192.0.2.2"
+	AttackerV6 = "2001:db8::2"
+)
+
+// NewHosts makes a host and an attacker next to it. Nothing changes there by
+// itself, such as addresses that are tentative for a second.
+func NewHosts(t testing.TB) (host, attacker *nettest.Host) {
+	t.Helper()
+	nettest.Need(t, "ip", "nft", "sysctl")
+	host, attacker = nettest.NewHost(t, "host"), nettest.NewHost(t, "attacker")
+	for _, h := range []*nettest.Host{host, attacker} {
+		h.Run("sysctl", "-qw", "net.ipv6.conf.all.accept_dad=0", "net.ipv6.conf.default.accept_dad=0")
+	}
+	nettest.Connect(host, Iface, []string{HostV4 + "/24", HostV6 + "/64"}, attacker, Iface, []string{AttackerV4 + "/24", AttackerV6 + "/64"})
+	return host, attacker
+}
