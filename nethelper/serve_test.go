@@ -1,18 +1,11 @@
 package main
 
 import (
-	"bytes"
-	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
 	"net/netip"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -23,234 +16,7 @@ import (
 	"honeysens.org/dockersensor/nethelper/internal/hosttest"
 	"honeysens.org/dockersensor/shared/helperapi"
 	"honeysens.org/dockersensor/shared/nettest"
-	"honeysens.org/dockersensor/shared/unixsock"
 )
-
-var testID = strings.Repeat("a1b2c3d4", 8)
-
-// bench is a host with an attacker next to it, and the helper as a program.
-type bench struct {
-	t              *testing.T
-	host, attacker *nettest.Host
-	dir            string
-	helper         *exec.Cmd
-	stderr         *bytes.Buffer
-}
-
-func newBench(t *testing.T) *bench {
-	t.Helper()
-	host, attacker := hosttest.NewHosts(t)
-	b := &bench{t: t, host: host, attacker: attacker, dir: t.TempDir()}
-	t.Cleanup(func() {
-		if b.helper != nil {
-			_ = b.helper.Process.Kill()
-			_ = b.helper.Wait()
-		}
-		if t.Failed() && b.stderr != nil {
-			t.Logf("helper:\n%s", b.stderr)
-		}
-	})
-	return b
-}
-
-func program(t *testing.T) string {
-	t.Helper()
-	return filepath.Join(hosttest.Build(t, "helper", "honeysens.org/dockersensor/nethelper"), "nethelper")
-}
-
-// start starts the helper and waits until it serves.
-func (b *bench) start(flags ...string) {
-	b.t.Helper()
-	read, write, err := os.Pipe()
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	defer read.Close()
-	args := append([]string{
-		"serve", "--socket", b.socket(), "--allow-uid", fmt.Sprint(os.Getuid()), "--iface", "eth0", "--sensor-id", testID,
-		"--cni-bin-dir", hosttest.Plugins(b.t), "--state-dir", filepath.Join(b.dir, "state"), "--notification-fd", "3",
-	}, flags...)
-	b.helper = exec.Command(program(b.t), args...)
-	b.stderr = &bytes.Buffer{}
-	b.helper.Stderr, b.helper.ExtraFiles = b.stderr, []*os.File{write}
-	if err := b.host.Start(b.helper); err != nil {
-		b.t.Fatal(err)
-	}
-	write.Close()
-	if line, err := io.ReadAll(read); err != nil || string(line) != "\n" {
-		b.t.Fatalf("readiness %q, %v\n%s", line, err, b.stderr)
-	}
-}
-
-func (b *bench) socket() string { return filepath.Join(b.dir, "helper.sock") }
-
-// end sends a signal and waits for the helper's end.
-func (b *bench) end(signal syscall.Signal) error {
-	b.t.Helper()
-	if err := b.helper.Process.Signal(signal); err != nil {
-		b.t.Fatal(err)
-	}
-	err := b.helper.Wait()
-	b.helper = nil
-	return err
-}
-
-func (b *bench) call(method, path string, body, into any) error {
-	b.t.Helper()
-	raw, err := json.Marshal(body)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	req, err := http.NewRequestWithContext(b.t.Context(), method, "http://helper"+path, bytes.NewReader(raw))
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	resp, err := unixsock.Client(b.socket(), 30*time.Second).Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		refused := &helperapi.Error{}
-		if err := json.NewDecoder(resp.Body).Decode(refused); err != nil {
-			return err
-		}
-		return refused
-	}
-	return json.NewDecoder(resp.Body).Decode(into)
-}
-
-func (b *bench) put(want helperapi.Network) helperapi.Observed {
-	b.t.Helper()
-	var seen helperapi.Observed
-	if err := b.call(http.MethodPut, helperapi.PathNetwork, want, &seen); err != nil {
-		b.t.Fatalf("PUT: %v\n%s", err, b.stderr)
-	}
-	return seen
-}
-
-func (b *bench) get() helperapi.Observed {
-	b.t.Helper()
-	var seen helperapi.Observed
-	if err := b.call(http.MethodGet, helperapi.PathNetwork, nil, &seen); err != nil {
-		b.t.Fatalf("GET: %v\n%s", err, b.stderr)
-	}
-	return seen
-}
-
-// wanted leads 22/tcp to port 2222 of the first container and everything else
-// to the second.
-func wanted(containers ...*hosttest.Container) helperapi.Network {
-	n := helperapi.Network{
-		Interface: helperapi.Interface{Name: "eth0", Mode: helperapi.ModeNone},
-		Bridge:    helperapi.Bridge{V4: netip.MustParsePrefix("10.10.10.0/24"), CollectorPort: 5556},
-		Egress:    helperapi.EgressDeny, Services: []helperapi.Service{},
-	}
-	for i, c := range containers {
-		service := helperapi.Service{ID: fmt.Sprint(i + 1), Sandbox: c.Sandbox, CatchAll: i == 1}
-		if i == 0 {
-			service.Ports = []helperapi.Assignment{{Port: helperapi.Port{Protocol: helperapi.TCP, Number: 22}, To: 2222}}
-		}
-		n.Services = append(n.Services, service)
-	}
-	return n
-}
-
-// honeypot tells everyone who connects its name and whom it sees.
-func honeypot(t *testing.T, c *hosttest.Container, name string, port int) {
-	t.Helper()
-	var listener net.Listener
-	err := c.Do(func() (err error) {
-		listener, err = net.Listen("tcp", fmt.Sprintf(":%d", port))
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			from, _, _ := net.SplitHostPort(conn.RemoteAddr().String())
-			fmt.Fprintf(conn, "%s sees %s", name, from)
-			conn.Close()
-		}
-	}()
-	t.Cleanup(func() {
-		listener.Close()
-		<-done
-	})
-}
-
-// attack connects from the attacker and returns what the other side says.
-func (b *bench) attack(address string) (string, error) {
-	ctx, cancel := context.WithTimeout(b.t.Context(), 2*time.Second)
-	defer cancel()
-	var conn net.Conn
-	err := b.attacker.Do(func() (err error) {
-		conn, err = (&net.Dialer{}).DialContext(ctx, "tcp", address)
-		return err
-	})
-	if err != nil {
-		return "", err
-	}
-	defer conn.Close()
-	deadline, _ := ctx.Deadline()
-	if err := conn.SetDeadline(deadline); err != nil {
-		return "", err
-	}
-	said, err := io.ReadAll(conn)
-	return string(said), err
-}
-
-func (b *bench) wantAttack(address, want string) {
-	b.t.Helper()
-	if got, err := b.attack(address); err != nil || got != want {
-		b.t.Errorf("attack at %s: %q, %v; want %q", address, got, err, want)
-	}
-}
-
-// until waits for a condition.
-func until(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.After(5 * time.Second)
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-deadline:
-			t.Fatalf("not within 5 seconds: %s", what)
-		case <-tick.C:
-		}
-	}
-}
-
-func (b *bench) twoHoneypots() (*hosttest.Container, *hosttest.Container) {
-	b.t.Helper()
-	ssh, recon := hosttest.NewContainer(b.t, "ssh"), hosttest.NewContainer(b.t, "recon")
-	honeypot(b.t, ssh, "ssh", 2222)
-	honeypot(b.t, recon, "recon", 9999)
-	return ssh, recon
-}
-
-func (b *bench) wantAttacksWork() {
-	b.t.Helper()
-	b.wantAttack("192.0.2.1:22", "ssh sees 192.0.2.2")
-	b.wantAttack("[2001:db8::1]:22", "ssh sees 2001:db8::2")
-	b.wantAttack("192.0.2.1:9999", "recon sees 192.0.2.2")
-	b.wantAttack("[2001:db8::1]:9999", "recon sees 2001:db8::2")
-}
-
-func (b *bench) wantUnchanged(before string) {
-	b.t.Helper()
-	if diff := cmp.Diff(strings.Split(before, "\n"), strings.Split(hosttest.Snapshot(b.host), "\n")); diff != "" {
-		b.t.Errorf("the host differs:\n%s", diff)
-	}
-}
 
 func TestNetnsAttackersReachHoneypotsAndTheEndLeavesNoTrace(t *testing.T) {
 	b := newBench(t)
@@ -274,6 +40,61 @@ func TestNetnsAttackersReachHoneypotsAndTheEndLeavesNoTrace(t *testing.T) {
 	}
 	b.wantAttack("192.0.2.1:22", "ssh sees 192.0.2.2")
 	if err := b.end(syscall.SIGTERM); err != nil {
+		t.Errorf("end: %v", err)
+	}
+	b.wantUnchanged(before)
+}
+
+func TestNetnsWayThroughAForeignFirewall(t *testing.T) {
+	nettest.Need(t, "iptables-nft", "ip6tables-nft")
+	b := newBench(t)
+	b.host.Run("iptables-nft", "-P", "FORWARD", "DROP")
+	b.host.Run("ip6tables-nft", "-P", "FORWARD", "DROP")
+	before := hosttest.Snapshot(b.host)
+	ssh, recon := b.twoHoneypots()
+	b.start()
+	seen := b.put(wanted(ssh, recon))
+	if len(seen.Firewalls) == 0 || seen.Firewalls[0].Passage == "" {
+		t.Errorf("firewalls %+v", seen.Firewalls)
+	}
+	b.wantAttacksWork()
+	// A firewall that is loaded anew opens again by itself.
+	b.host.Run("iptables-nft", "-F", "FORWARD")
+	until(t, "the passage is back", func() bool {
+		said, err := b.attack("192.0.2.1:22")
+		return err == nil && said == "ssh sees 192.0.2.2"
+	})
+	if err := b.end(syscall.SIGTERM); err != nil {
+		t.Errorf("end: %v", err)
+	}
+	b.wantUnchanged(before)
+}
+
+// During an update the new sensor takes over from the old one.
+func TestNetnsSecondSensorTakesOver(t *testing.T) {
+	b := newBench(t)
+	before := hosttest.Snapshot(b.host)
+	ssh, recon := b.twoHoneypots()
+	b.start()
+	b.put(wanted(ssh, recon))
+	next := &bench{t: t, host: b.host, attacker: b.attacker, dir: t.TempDir()}
+	nextID := strings.Repeat("0f1e2d3c", 8)
+	ssh2, recon2 := b.twoHoneypots()
+	next.start("--sensor-id", nextID)
+	t.Cleanup(next.kill)
+	err := next.call(http.MethodPut, helperapi.PathNetwork, wanted(ssh2, recon2), &helperapi.Observed{})
+	var refused *helperapi.Error
+	if !errors.As(err, &refused) || refused.Kind != helperapi.KindConflict || !strings.Contains(refused.Message, "services-a1b2c3") {
+		t.Errorf("the same service network: got %v", err)
+	}
+	other := wanted(ssh2, recon2)
+	other.Bridge.V4 = netip.MustParsePrefix("10.10.11.0/24")
+	next.put(other)
+	if err := b.end(syscall.SIGTERM); err != nil {
+		t.Errorf("end: %v", err)
+	}
+	next.wantAttacksWork()
+	if err := next.end(syscall.SIGTERM); err != nil {
 		t.Errorf("end: %v", err)
 	}
 	b.wantUnchanged(before)

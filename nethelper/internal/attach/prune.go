@@ -58,30 +58,44 @@ func (a *Attacher) Prune(ctx context.Context, n Network, keep map[string]bool) e
 		return err
 	}
 	var errs []error
-	var used []Attachment
+	var used, unwanted []Attachment
 	for _, at := range all {
 		if keep[at.ContainerID] {
 			used = append(used, at)
 			continue
 		}
+		unwanted = append(unwanted, at)
+		// All at once, and then the plug-ins at their pace: time may run out.
+		errs = append(errs, removePort(at))
+	}
+	errs = append(errs, removeStrayPorts(n.Layout.Name, used))
+	for _, at := range unwanted {
 		errs = append(errs, a.detach(ctx, list, at))
 	}
-	errs = append(errs, removeStrayPorts(n.Layout.Name, used), a.releaseStrayLeases(ctx, list, used))
+	errs = append(errs, a.releaseStrayLeases(ctx, list, used))
 	return errors.Join(errs...)
 }
 
 // detach removes the veth pair by its end on the host, then lets CNI release
 // the addresses. The namespace is not entered: it may have gone.
 func (a *Attacher) detach(ctx context.Context, list *libcni.NetworkConfigList, at Attachment) error {
-	if at.Port != "" {
-		if err := link.RemovePort(at.Port); err != nil {
-			return fmt.Errorf("detach %.12s: %w", at.ContainerID, err)
-		}
+	if err := removePort(at); err != nil {
+		return err
 	}
 	if err := a.release(ctx, list, at.ContainerID); err != nil {
 		return err
 	}
 	a.log.Info("detached service", zap.String("container", at.ContainerID), zap.String("port", at.Port))
+	return nil
+}
+
+func removePort(at Attachment) error {
+	if at.Port == "" {
+		return nil
+	}
+	if err := link.RemovePort(at.Port); err != nil {
+		return fmt.Errorf("detach %.12s: %w", at.ContainerID, err)
+	}
 	return nil
 }
 

@@ -4,14 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
 	"go.uber.org/zap"
 
 	"honeysens.org/dockersensor/nethelper/internal/attach"
-	"honeysens.org/dockersensor/nethelper/internal/iface"
 	"honeysens.org/dockersensor/nethelper/internal/link"
 	"honeysens.org/dockersensor/nethelper/internal/nft"
 	"honeysens.org/dockersensor/nethelper/internal/passage"
@@ -89,6 +87,8 @@ type Core struct {
 	log   *zap.Logger
 	// changing holds the right to change the host's network.
 	changing chan struct{}
+	// complaint is the last one about the links; only who may change has it.
+	complaint string
 
 	mu sync.Mutex
 	// force is the state in force, or nil.
@@ -247,35 +247,6 @@ func (c *Core) redirect(ctx context.Context, s *state) error {
 	return c.parts.Table.Apply(ctx, table)
 }
 
-// Rules describes the state to the ruleset.
-func Rules(cfg Config, want helperapi.Network, layout link.Layout, standing link.Forwarding, attached []attach.Attachment) ruleset.Config {
-	rules := ruleset.Config{
-		SensorID: cfg.SensorID, Iface: cfg.Rights.Iface, Bridge: layout.Name,
-		V4: layout.V4, V6: layout.V6, GatewayV4: layout.GatewayV4, GatewayV6: layout.GatewayV6,
-		CollectorPort: want.Bridge.CollectorPort, HostPorts: cfg.HostPorts, Egress: want.Egress,
-		Protected:          unique(cfg.Protected, want.ProtectedPorts),
-		ForwardingWasOffV4: standing.WasOffV4, ForwardingWasOffV6: standing.WasOffV6,
-	}
-	for i, service := range want.Services {
-		rules.Services = append(rules.Services, ruleset.Service{
-			ID: service.ID, V4: attached[i].V4, V6: attached[i].V6, Ports: service.Ports, CatchAll: service.CatchAll,
-		})
-	}
-	return rules
-}
-
-func unique(lists ...[]helperapi.Port) []helperapi.Port {
-	var all []helperapi.Port
-	seen := map[helperapi.Port]bool{}
-	for _, port := range slices.Concat(lists...) {
-		if !seen[port] {
-			seen[port] = true
-			all = append(all, port)
-		}
-	}
-	return all
-}
-
 func (c *Core) pass(ctx context.Context, s *state) error {
 	firewalls, err := c.parts.Passage.Ensure(ctx, passage.Config{
 		Bridge: s.layout.Name, V4: s.layout.V4, V6: s.layout.V6, GatewayV4: s.layout.GatewayV4, GatewayV6: s.layout.GatewayV6,
@@ -330,24 +301,3 @@ func (c *Core) set(s *state) {
 	defer c.mu.Unlock()
 	c.force = s
 }
-
-// Kernel is the Host of the calling thread's network namespace.
-type Kernel struct{}
-
-// Uses is link.Uses.
-func (Kernel) Uses(bridge string) ([]policy.Use, error) { return link.Uses(bridge) }
-
-// MTU is link.MTU.
-func (Kernel) MTU(name string) (int, error) { return link.MTU(name) }
-
-// HasIPv6 is link.HasIPv6.
-func (Kernel) HasIPv6() bool { return link.HasIPv6() }
-
-// Observe is iface.Observe.
-func (Kernel) Observe(name string) (helperapi.InterfaceObserved, error) { return iface.Observe(name) }
-
-// Prove is attach.Prove.
-func (Kernel) Prove(claim helperapi.Sandbox) (*attach.Sandbox, error) { return attach.Prove(claim) }
-
-// WatchLinks is link.Watch.
-func (Kernel) WatchLinks(ctx context.Context, changed func()) error { return link.Watch(ctx, changed) }

@@ -71,9 +71,10 @@ func (c *Core) check(ctx context.Context, beat bool) {
 		return
 	}
 	if err := c.heal(ctx, force); err != nil {
-		c.log.Error("links are not right", zap.Error(err))
+		c.complain(err)
 		return
 	}
+	c.complaint = ""
 	if !beat {
 		return
 	}
@@ -82,6 +83,14 @@ func (c *Core) check(ctx context.Context, beat bool) {
 	}
 	if err := c.parts.Table.Heartbeat(ctx); err != nil {
 		c.log.Error("heartbeat", zap.Error(err))
+	}
+}
+
+// complain logs what is wrong with the links once, not at every look.
+func (c *Core) complain(err error) {
+	if text := err.Error(); text != c.complaint {
+		c.complaint = text
+		c.log.Error("links are not right", zap.Error(err))
 	}
 }
 

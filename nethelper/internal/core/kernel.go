@@ -1,0 +1,32 @@
+package core
+
+import (
+	"context"
+
+	"honeysens.org/dockersensor/nethelper/internal/attach"
+	"honeysens.org/dockersensor/nethelper/internal/iface"
+	"honeysens.org/dockersensor/nethelper/internal/link"
+	"honeysens.org/dockersensor/nethelper/internal/policy"
+	"honeysens.org/dockersensor/shared/helperapi"
+)
+
+// Kernel is the Host of the calling thread's network namespace.
+type Kernel struct{}
+
+// Uses is link.Uses.
+func (Kernel) Uses(bridge string) ([]policy.Use, error) { return link.Uses(bridge) }
+
+// MTU is link.MTU.
+func (Kernel) MTU(name string) (int, error) { return link.MTU(name) }
+
+// HasIPv6 is link.HasIPv6.
+func (Kernel) HasIPv6() bool { return link.HasIPv6() }
+
+// Observe is iface.Observe.
+func (Kernel) Observe(name string) (helperapi.InterfaceObserved, error) { return iface.Observe(name) }
+
+// Prove is attach.Prove.
+func (Kernel) Prove(claim helperapi.Sandbox) (*attach.Sandbox, error) { return attach.Prove(claim) }
+
+// WatchLinks is link.Watch.
+func (Kernel) WatchLinks(ctx context.Context, changed func()) error { return link.Watch(ctx, changed) }
