@@ -70,9 +70,9 @@ func parseCerts(data []byte) ([]*x509.Certificate, error) {
 	return certs, nil
 }
 
-// fingerprint is SHA-256 of a certificate in lower-case hex, as the server
+// Fingerprint is SHA-256 of a certificate in lower-case hex, as the server
 // compares it.
-func fingerprint(cert *x509.Certificate) string {
+func Fingerprint(cert *x509.Certificate) string {
 	sum := sha256.Sum256(cert.Raw)
 	return hex.EncodeToString(sum[:])
 }
@@ -91,7 +91,7 @@ func (a *Archive) Fingerprints() Fingerprints {
 		if err != nil {
 			return "" // what cannot be read should be sent again
 		}
-		return fingerprint(certs[0])
+		return Fingerprint(certs[0])
 	}
 	return Fingerprints{Server: of("server", "certfile"), EAPOLCA: of("eapol", "ca_cert"), EAPOLClient: of("eapol", "client_cert")}
 }

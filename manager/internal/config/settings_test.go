@@ -97,7 +97,7 @@ func TestSettingsOfTheRest(t *testing.T) {
 func TestFingerprints(t *testing.T) {
 	a, s := open(t, "eap-tls")
 	got := a.Fingerprints()
-	if got.Server != fingerprint(s.Server.Chain[0]) || len(got.EAPOLCA) != 64 || len(got.EAPOLClient) != 64 {
+	if got.Server != Fingerprint(s.Server.Chain[0]) || len(got.EAPOLCA) != 64 || len(got.EAPOLClient) != 64 {
 		t.Errorf("got %+v", got)
 	}
 	// As openssl x509 -fingerprint -sha256 says.

@@ -157,7 +157,7 @@ func TestChangeOverOfTheServersCertificate(t *testing.T) {
 	if changed, _ := a.Update(Changes{Served: old}); changed {
 		t.Error("the old certificate was dropped while it is in use")
 	}
-	if changed, _ := a.Update(Changes{Served: fingerprint(s.Server.Chain[0])}); !changed {
+	if changed, _ := a.Update(Changes{Served: Fingerprint(s.Server.Chain[0])}); !changed {
 		t.Error("the old certificate was kept")
 	}
 	if s, err = a.Settings(); err != nil || len(s.Server.Previous) != 0 {
