@@ -129,7 +129,7 @@ const (
 	// FaultWrongMAC and FaultNoMAC spoil a good answer.
 	FaultWrongMAC = "wrong-mac"
 	FaultNoMAC    = "no-mac"
-	// FaultGarbage makes the answer something else, with a right MAC.
+	// FaultGarbage answers 200 with a page of somebody else, as a proxy does.
 	FaultGarbage = "garbage"
 	// FaultDelay answers late.
 	FaultDelay = "delay"

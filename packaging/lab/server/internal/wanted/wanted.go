@@ -5,7 +5,6 @@ package wanted
 import (
 	"encoding/json"
 	"maps"
-	"slices"
 	"strconv"
 
 	"honeysens.org/dockersensor/packaging/lab/admin"
@@ -57,19 +56,6 @@ func Of(server Server, sensor admin.Sensor) Values {
 	}
 	maps.Copy(v, sensor.Wanted)
 	return v
-}
-
-// Extra returns the names that are set and that Of does not know, sorted.
-func Extra(server Server, sensor admin.Sensor) []string {
-	known := Of(server, admin.Sensor{})
-	var extra []string
-	for key := range sensor.Wanted {
-		if _, ok := known[key]; !ok {
-			extra = append(extra, key)
-		}
-	}
-	slices.Sort(extra)
-	return extra
 }
 
 // Text returns a value as text, whether it is a string or a number; false for

@@ -55,6 +55,12 @@ func Encode(v any) ([]byte, error) {
 	}
 	out := make([]byte, 0, len(text)+len(text)/16)
 	for i := 0; i < len(text); {
+		if text[i] == '\\' {
+			// An escape stays as it is; a backslash is never the last byte.
+			out = append(out, text[i:i+2]...)
+			i += 2
+			continue
+		}
 		r, size := utf8.DecodeRune(text[i:])
 		switch {
 		case r == '/':

@@ -17,8 +17,8 @@ type Poll struct {
 	ServerFP, EAPOLCAFP, EAPOLClientFP *string
 }
 
-// ParsePoll reads the body of a status request. Rules about time are the
-// caller's.
+// ParsePoll reads and validates the body of a status request. Rules about time
+// are the caller's.
 func ParsePoll(body []byte) (Poll, error) {
 	outer, raw, inner, err := envelope(body, "status")
 	if err != nil {
@@ -45,7 +45,7 @@ func ParsePoll(body []byte) (Poll, error) {
 	if poll.Status.ServiceStatus, err = serviceStatus(raw); err != nil {
 		return Poll{}, err
 	}
-	return poll, storeStatus(poll.Status)
+	return poll, nil
 }
 
 func (o object) optionalText(key string) (*string, error) {
@@ -98,7 +98,8 @@ func serviceStatus(raw []byte) (json.RawMessage, error) {
 	return Encode(inner.ServiceStatus)
 }
 
-func storeStatus(s admin.Status) error {
+// CheckStore tells whether the database takes a status that is valid.
+func CheckStore(s admin.Status) error {
 	if err := enum("SensorStatus", int64(s.Status), 2); err != nil {
 		return err
 	}
