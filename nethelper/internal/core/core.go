@@ -53,7 +53,8 @@ type Host interface {
 	Uses(bridge string) ([]policy.Use, error)
 	MTU(iface string) (int, error)
 	HasIPv6() bool
-	Observe(iface string) (helperapi.InterfaceObserved, error)
+	// Observe reads the interface, and compares it with want unless that is nil.
+	Observe(iface string, want *helperapi.Interface) (helperapi.InterfaceObserved, error)
 	Prove(claim helperapi.Sandbox) (*attach.Sandbox, error)
 	// WatchLinks calls changed after interfaces were removed or changed, until
 	// ctx ends.

@@ -131,7 +131,7 @@ func (f fakeServices) Prune(_ context.Context, _ attach.Network, keep map[string
 func (f fakeKernel) Uses(string) ([]policy.Use, error) { return nil, nil }
 func (f fakeKernel) MTU(string) (int, error)           { return 1500, nil }
 func (f fakeKernel) HasIPv6() bool                     { return false }
-func (f fakeKernel) Observe(name string) (helperapi.InterfaceObserved, error) {
+func (f fakeKernel) Observe(name string, _ *helperapi.Interface) (helperapi.InterfaceObserved, error) {
 	return helperapi.InterfaceObserved{Name: name, Up: true}, nil
 }
 func (f fakeKernel) Prove(claim helperapi.Sandbox) (*attach.Sandbox, error) {

@@ -23,7 +23,9 @@ func (Kernel) MTU(name string) (int, error) { return link.MTU(name) }
 func (Kernel) HasIPv6() bool { return link.HasIPv6() }
 
 // Observe is iface.Observe.
-func (Kernel) Observe(name string) (helperapi.InterfaceObserved, error) { return iface.Observe(name) }
+func (Kernel) Observe(name string, want *helperapi.Interface) (helperapi.InterfaceObserved, error) {
+	return iface.Observe(name, want)
+}
 
 // Prove is attach.Prove.
 func (Kernel) Prove(claim helperapi.Sandbox) (*attach.Sandbox, error) { return attach.Prove(claim) }

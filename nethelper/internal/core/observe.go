@@ -10,7 +10,12 @@ import (
 
 // Observe returns the state as it is.
 func (c *Core) Observe(ctx context.Context) (helperapi.Observed, error) {
-	outer, err := c.parts.Host.Observe(c.cfg.Rights.Iface)
+	force := c.inForce()
+	var want *helperapi.Interface
+	if force != nil {
+		want = &force.want.Interface
+	}
+	outer, err := c.parts.Host.Observe(c.cfg.Rights.Iface, want)
 	if err != nil {
 		return helperapi.Observed{}, err
 	}
@@ -19,7 +24,6 @@ func (c *Core) Observe(ctx context.Context) (helperapi.Observed, error) {
 		Services: []helperapi.ServiceObserved{}, Conflicts: []helperapi.Conflict{}, Firewalls: []helperapi.Firewall{},
 	}
 	c.mu.Lock()
-	force := c.force
 	seen.Firewalls = append(seen.Firewalls, c.firewalls...)
 	seen.Heals, seen.LastHeal = c.heals, c.lastHeal
 	c.mu.Unlock()

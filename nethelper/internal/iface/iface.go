@@ -1,5 +1,6 @@
 // Package iface observes the sensor's interface and says what keeps it from
-// being of use.
+// being of use, or what differs from the wanted state. The interface itself
+// stays as the host has configured it.
 package iface
 
 import (
@@ -7,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/containernetworking/plugins/pkg/netlinksafe"
 	"github.com/vishvananda/netlink"
@@ -16,8 +18,9 @@ import (
 )
 
 // Observe reads the interface as it is, in the network namespace of the calling
-// thread. A missing interface is a Problem, not an error.
-func Observe(name string) (helperapi.InterfaceObserved, error) {
+// thread, and compares it with the wanted state, if there is one. A missing
+// interface is a Problem, not an error.
+func Observe(name string, want *helperapi.Interface) (helperapi.InterfaceObserved, error) {
 	seen := helperapi.InterfaceObserved{Name: name, Addresses: []netip.Prefix{}}
 	found, err := netlinksafe.LinkByName(name)
 	var missing netlink.LinkNotFoundError
@@ -35,6 +38,9 @@ func Observe(name string) (helperapi.InterfaceObserved, error) {
 		return seen, fmt.Errorf("observe %s: %w", name, err)
 	}
 	seen.Problem = problem(seen, attrs.OperState)
+	if seen.Problem == "" && want != nil {
+		seen.Problem = difference(seen, want)
+	}
 	return seen, nil
 }
 
@@ -58,4 +64,14 @@ func hasUsableAddress(addresses []netip.Prefix) bool {
 		}
 	}
 	return false
+}
+
+func difference(seen helperapi.InterfaceObserved, want *helperapi.Interface) string {
+	if mac, err := net.ParseMAC(want.MAC); err == nil && mac.String() != seen.MAC {
+		return fmt.Sprintf("interface %s has the hardware address %s, not %s as set at the server", seen.Name, seen.MAC, mac)
+	}
+	if want.Mode == helperapi.ModeStatic && !slices.Contains(seen.Addresses, want.Address) {
+		return fmt.Sprintf("interface %s does not have the address %v that is set at the server; configure it on the host", seen.Name, want.Address)
+	}
+	return ""
 }
