@@ -1,0 +1,314 @@
+package services
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"honeysens.org/dockersensor/shared/helperapi"
+)
+
+const (
+	// passTimeout bounds one pass; the next one goes on from there.
+	passTimeout = 3 * time.Minute
+	// together is how many containers are worked on at the same time.
+	together = 4
+	// engineRetry is the pause before an absent engine is asked again.
+	engineRetry = 2 * time.Second
+	// networkRetry is the pause after the helper did not answer or refused.
+	networkRetry = 5 * time.Second
+)
+
+// unit is one wanted service during a pass, with what there is of it.
+type unit struct {
+	plan
+	sandbox, honeypot *Container
+	crash             *crash
+	image, digest     string
+	// problem says what is wrong, waiting what it waits for.
+	problem, waiting string
+}
+
+// runnable tells whether the service is to have containers.
+func (u *unit) runnable() bool { return u.Error == "" }
+
+// pass is one look at the engine, and what follows from it.
+type pass struct {
+	*Services
+	units []*unit
+	// networkErr is why the network is not as it should be, or nil.
+	networkErr error
+
+	mu   sync.Mutex
+	next time.Time
+}
+
+// pass does what is missing and returns when the next pass is due, or the zero
+// time.
+func (s *Services) pass(ctx context.Context) time.Time {
+	limited, cancel := context.WithTimeout(ctx, passTimeout)
+	defer cancel()
+	if s.reconnect.Swap(false) {
+		s.connector.asked = nil
+	}
+	p := &pass{Services: s}
+	wanted, known := s.snapshot()
+	if !known {
+		p.hold(limited)
+		return p.next
+	}
+	for _, plan := range settle(wanted) {
+		p.units = append(p.units, &unit{plan: plan, crash: &crash{}})
+	}
+	containers, err := s.engine.Containers(limited)
+	if err != nil {
+		p.hold(limited)
+		p.due(time.Now().Add(engineRetry))
+		if ctx.Err() == nil {
+			p.engineAbsent(err)
+		}
+		return p.next
+	}
+	s.engineSince = time.Time{}
+	p.recall()
+	p.fetch(ctx)
+	p.work(limited, containers)
+	if ctx.Err() == nil {
+		p.publish()
+	}
+	return p.next
+}
+
+// hold keeps the network as it is while the services cannot be seen to.
+func (p *pass) hold(ctx context.Context) {
+	if err := p.connector.hold(ctx); err != nil && ctx.Err() == nil {
+		p.log.Warn("network is not as it should be", zap.Error(err))
+		p.due(time.Now().Add(networkRetry))
+	}
+}
+
+// work brings the engine to what is wanted, as far as possible now.
+func (p *pass) work(ctx context.Context, containers []Container) {
+	pause, err := p.images.Pause(ctx)
+	if err != nil {
+		p.log.Error("sandboxes cannot be made", zap.Error(err))
+	}
+	p.sweep(ctx, containers, pause)
+	p.each(func(u *unit) { p.ensureSandbox(ctx, u, pause, err) })
+	p.connect(ctx)
+	p.each(func(u *unit) { p.ensureHoneypot(ctx, u) })
+	if p.networkErr == nil {
+		p.connect(ctx)
+	}
+	if p.fetcher.settled() {
+		if err := p.images.Prune(ctx, p.imageNames()); err != nil {
+			p.log.Warn("unneeded images stay", zap.Error(err))
+		}
+	}
+}
+
+// due asks for a pass at that time.
+func (p *pass) due(at time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.next = earlier(p.next, at)
+}
+
+// each works on the runnable services, several at a time.
+func (p *pass) each(do func(*unit)) {
+	slots := make(chan struct{}, together)
+	var wg sync.WaitGroup
+	for _, u := range p.units {
+		if !u.runnable() {
+			continue
+		}
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			do(u)
+		})
+	}
+	wg.Wait()
+}
+
+// recall gives each unit the memory of its crashes, and drops that of others.
+func (p *pass) recall() {
+	kept := map[string]*crash{}
+	for _, u := range p.units {
+		if known := p.crashes[u.ID]; known != nil {
+			u.crash = known
+		}
+		kept[u.ID] = u.crash
+	}
+	p.crashes = kept
+}
+
+// fetch sees to the images.
+func (p *pass) fetch(ctx context.Context) {
+	uris := map[string]bool{}
+	for _, u := range p.units {
+		if u.runnable() {
+			uris[u.Image] = true
+		}
+	}
+	p.due(p.fetcher.want(ctx, uris))
+	for _, u := range p.units {
+		if !u.runnable() {
+			continue
+		}
+		var err error
+		if u.image, u.digest, u.waiting, err = p.fetcher.get(u.Image); err != nil {
+			u.problem = clean(err.Error())
+		}
+	}
+}
+
+func (p *pass) imageNames() []string {
+	var names []string
+	for _, u := range p.units {
+		if u.runnable() {
+			names = append(names, u.Image)
+		}
+	}
+	return names
+}
+
+// sweep gives each unit its containers and removes all others.
+func (p *pass) sweep(ctx context.Context, containers []Container, pause string) {
+	units := map[string]*unit{}
+	for _, u := range p.units {
+		if u.runnable() {
+			units[u.ID] = u
+		}
+	}
+	remove := map[string]bool{}
+	for n := range containers {
+		c := &containers[n]
+		u := units[c.Service]
+		switch {
+		case c.Dead:
+			remove[c.ID] = true
+		case u != nil && c.Role == Sandbox && u.sandbox == nil && u.accepts(c, pause):
+			u.sandbox = c
+		case u != nil && c.Role == Honeypot && u.honeypot == nil:
+			u.honeypot = c
+		default:
+			remove[c.ID] = true
+		}
+	}
+	for _, u := range units {
+		if u.honeypot != nil && !u.joined() {
+			remove[u.honeypot.ID] = true
+			u.honeypot = nil
+		}
+	}
+	p.removeAll(ctx, containers, remove)
+}
+
+// accepts tells whether the container can be the service's sandbox. Without a
+// pause image to compare with, any that runs will do.
+func (u *unit) accepts(c *Container, pause string) bool {
+	return !u.Raw && c.Running && c.PID > 0 && (pause == "" || c.Config == sandboxSpec(u.ID, pause).fingerprint())
+}
+
+// joined tells whether the honeypot is in the namespace that it belongs to.
+func (u *unit) joined() bool {
+	if u.Raw {
+		return u.honeypot.Network == "host"
+	}
+	return u.sandbox != nil && u.honeypot.Network == "container:"+u.sandbox.ID
+}
+
+// removeAll removes honeypots before sandboxes, so that none is ever seen
+// without its network.
+func (p *pass) removeAll(ctx context.Context, containers []Container, remove map[string]bool) {
+	for _, role := range []Role{Honeypot, Sandbox} {
+		slots := make(chan struct{}, together)
+		var wg sync.WaitGroup
+		for _, c := range containers {
+			if !remove[c.ID] || (c.Role == Sandbox) != (role == Sandbox) {
+				continue
+			}
+			slots <- struct{}{}
+			wg.Go(func() {
+				defer func() { <-slots }()
+				p.remove(ctx, c.ID, c.Service)
+			})
+		}
+		wg.Wait()
+	}
+}
+
+func (p *pass) remove(ctx context.Context, container, service string) {
+	p.log.Info("container is removed", zap.String("service", service), zap.String("container", container))
+	if err := p.engine.Remove(ctx, container); err != nil {
+		p.log.Warn("container stays", zap.String("service", service), zap.Error(err))
+		p.due(time.Now().Add(engineRetry))
+	}
+}
+
+// ensureSandbox makes the sandbox of a service that is otherwise ready.
+func (p *pass) ensureSandbox(ctx context.Context, u *unit, pause string, pauseErr error) {
+	if u.Raw || u.sandbox != nil || u.image == "" {
+		return
+	}
+	if pauseErr != nil {
+		u.problem = clean(pauseErr.Error())
+		p.due(time.Now().Add(engineRetry))
+		return
+	}
+	started, err := p.launch(ctx, sandboxSpec(u.ID, pause))
+	if err != nil {
+		u.problem = clean(err.Error())
+		p.due(time.Now().Add(engineRetry))
+		return
+	}
+	u.sandbox = &started
+}
+
+// launch makes a container and starts it.
+func (p *pass) launch(ctx context.Context, spec Spec) (Container, error) {
+	id, err := p.engine.Create(ctx, spec)
+	if err != nil {
+		return Container{}, err
+	}
+	return p.engine.Start(ctx, id)
+}
+
+// connect puts the services in force. Ports lead to a honeypot from its first
+// start on; a later crash changes nothing about them.
+func (p *pass) connect(ctx context.Context) {
+	list := []helperapi.Service{}
+	for _, u := range p.units {
+		if u.sandbox == nil {
+			continue
+		}
+		service := helperapi.Service{ID: u.ID, Sandbox: helperapi.Sandbox{ContainerID: u.sandbox.ID, PID: u.sandbox.PID}}
+		if u.honeypot != nil && !u.honeypot.Started.IsZero() {
+			service.Ports, service.CatchAll = u.Ports, u.CatchAll
+		}
+		list = append(list, service)
+	}
+	if p.networkErr = p.connector.connect(ctx, list); p.networkErr != nil {
+		p.due(time.Now().Add(networkRetry))
+		return
+	}
+	if len(p.connector.refused) > 0 {
+		p.due(time.Now().Add(refusedAgain))
+	}
+	for _, u := range p.units {
+		if reason := p.connector.refused[u.ID]; reason != "" {
+			u.problem = reason
+		}
+	}
+}
+
+// attached returns the service's addresses, or nil.
+func (p *pass) attached(u *unit) *helperapi.ServiceObserved {
+	if u.sandbox == nil {
+		return nil
+	}
+	return attachment(p.connector.observed, u.ID, u.sandbox.ID)
+}

@@ -1,0 +1,64 @@
+package services
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"net/netip"
+	"strconv"
+)
+
+// Limits of sandboxes. The pause program needs a few kilobytes; the engine's
+// runtime, which starts it within the same limits, needs the rest.
+const (
+	sandboxMemory = 32 << 20
+	sandboxPIDs   = 64
+)
+
+// honeypotCaps are Docker's defaults without MKNOD, SETFCAP and AUDIT_WRITE, which
+// no honeypot needs, and with NET_ADMIN, which the catch-all's packet filter and
+// honeyd do. The namespace that it is for holds nothing but the honeypot.
+func honeypotCaps() []string {
+	return []string{
+		"CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_ADMIN", "NET_BIND_SERVICE",
+		"NET_RAW", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT",
+	}
+}
+
+// specVersion changes when Docker makes something else of the same Spec.
+const specVersion = 1
+
+// fingerprint tells specs apart. It is kept in a label of the container: one
+// that was made from another spec is replaced.
+func (s Spec) fingerprint() string {
+	return fmt.Sprintf("%x", sha256.Sum256(fmt.Appendf(nil, "%d %#v", specVersion, s)))[:16]
+}
+
+// Names are as the server and operators know them. Ids have no dot, so the
+// sandbox of one can never have the name of another's honeypot.
+func honeypotName(id string) string { return "s" + id }
+func sandboxName(id string) string  { return "s" + id + ".net" }
+
+func sandboxSpec(id, pauseImage string) Spec {
+	return Spec{
+		Name: sandboxName(id), Role: Sandbox, Service: id, Image: pauseImage, Network: "none",
+		ReadOnly: true, Memory: sandboxMemory, PIDs: sandboxPIDs,
+	}
+}
+
+// honeypotSpec returns the spec of a service whose image is in the engine.
+// sandbox is its container id, or "" for raw network access.
+func (s *Services) honeypotSpec(p plan, image, sandbox string, gateway netip.Addr) Spec {
+	spec := Spec{
+		Name: honeypotName(p.ID), Role: Honeypot, Service: p.ID, Image: image, Network: "container:" + sandbox,
+		Env: []string{
+			"COLLECTOR_HOST=" + gateway.String(),
+			"COLLECTOR_PORT=" + strconv.Itoa(int(s.cfg.CollectorPort)),
+		},
+		Caps: honeypotCaps(), Memory: s.cfg.Memory, PIDs: s.cfg.PIDs,
+	}
+	if p.Raw {
+		spec.Network = "host"
+		spec.Env = append(spec.Env, "INTERFACE="+s.cfg.Interface)
+	}
+	return spec
+}
