@@ -23,7 +23,7 @@ func delegateCgroup(mount, proc string) error {
 		return err
 	}
 	leaf := filepath.Join(mount, "init")
-	if err := os.Mkdir(leaf, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := os.Mkdir(leaf, 0o750); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("make control group: %w", err)
 	}
 	if err := moveAll(filepath.Join(mount, "cgroup.procs"), filepath.Join(leaf, "cgroup.procs")); err != nil {

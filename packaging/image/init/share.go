@@ -98,7 +98,7 @@ func grant(file *os.File, uid, gid int, add uint32) (unix.Stat_t, error) {
 	// A file that is right already is left alone: its file system may be
 	// read-only, or of a server that changes no owners.
 	mode := stat.Mode & 0o7777
-	if stat.Gid != uint32(gid) || (uid >= 0 && stat.Uid != uint32(uid)) {
+	if int(stat.Gid) != gid || (uid >= 0 && int(stat.Uid) != uid) {
 		if err := unix.Fchown(fd, uid, gid); err != nil {
 			return stat, fmt.Errorf("give %s to the sensor's group: %w", file.Name(), err)
 		}

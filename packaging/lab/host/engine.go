@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // EngineConfig says how a private Docker engine is run.
@@ -42,6 +44,7 @@ type Engine struct {
 const (
 	maxSocketPath = 107
 	engineStart   = 2 * time.Minute
+	engineStop    = 10 * time.Second
 )
 
 // script prepares the engine's own view of the machine's files: its runtime
@@ -111,13 +114,16 @@ func (e *Engine) arguments() []string {
 // Socket returns the path of the engine's socket on this machine.
 func (e *Engine) Socket() string { return filepath.Join(e.cfg.Dir, "docker.sock") }
 
-// Stop kills the engine and everything that runs in it.
+// Stop kills the engine and everything that runs in it, and removes its control
+// groups.
 func (e *Engine) Stop() error {
 	if err := e.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("stop engine: %w", err)
 	}
 	<-e.done
-	return nil
+	ctx, cancel := context.WithTimeout(context.Background(), engineStop)
+	defer cancel()
+	return removeCgroups(ctx, e.cfg.CgroupParent)
 }
 
 func (e *Engine) waitReady(ctx context.Context) error {
@@ -168,7 +174,8 @@ func ping(ctx context.Context, socket string) error {
 }
 
 // StartBuildEngine starts an engine without a network, which ends with the
-// thread that calls. Its images stay in dir for the next time.
+// thread that calls. Its images stay in dir for the next time. It waits until
+// no other engine has the directory.
 func StartBuildEngine(ctx context.Context, dir, runtime string) (*Engine, error) {
 	for _, path := range []*string{&dir, &runtime} {
 		abs, err := filepath.Abs(*path)
@@ -177,5 +184,26 @@ func StartBuildEngine(ctx context.Context, dir, runtime string) (*Engine, error)
 		}
 		*path = abs
 	}
-	return StartEngine(ctx, EngineConfig{Dir: dir, Runtime: runtime, CgroupParent: "/honeysens-build", EndWithParent: true})
+	if err := lock(dir); err != nil {
+		return nil, err
+	}
+	// The group is of this engine alone: its end removes it.
+	group := fmt.Sprintf("/honeysens-build-%d", os.Getpid())
+	return StartEngine(ctx, EngineConfig{Dir: dir, Runtime: runtime, CgroupParent: group, EndWithParent: true})
+}
+
+// lock takes a directory for this process until it ends: two engines would ruin
+// each other's images.
+func lock(dir string) error {
+	if err := os.MkdirAll(dir, 0o711); err != nil {
+		return fmt.Errorf("make engine directory: %w", err)
+	}
+	fd, err := unix.Open(filepath.Join(dir, "lock"), unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return fmt.Errorf("open lock of engine directory: %w", err)
+	}
+	if err := unix.Flock(fd, unix.LOCK_EX); err != nil {
+		return fmt.Errorf("lock engine directory: %w", err)
+	}
+	return nil
 }

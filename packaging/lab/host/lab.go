@@ -106,7 +106,7 @@ func (l *Lab) Down(ctx context.Context) error {
 	if err := l.removeNetwork(ctx); err != nil {
 		return err
 	}
-	if err := removeCgroups(l.cgroup()); err != nil {
+	if err := removeCgroups(ctx, l.cgroup()); err != nil {
 		return err
 	}
 	if err := os.RemoveAll(l.cfg.Dir); err != nil {

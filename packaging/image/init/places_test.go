@@ -1,0 +1,55 @@
+package main
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func TestClearRun(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("root is missing")
+	}
+	run := t.TempDir()
+	for _, stale := range []string{"docker/netns/default", "docker/containerd/containerd.pid", "docker.pid", "sensor/nethelper.sock", "nethelper/leases/last"} {
+		path := filepath.Join(run, stale)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		write(t, path, 0o600)
+	}
+	mounted := filepath.Join(run, "docker.host.sock")
+	write(t, mounted, 0o660)
+
+	if err := (places{run: run, uid: 10001, gid: 10001}).clearRun(); err != nil {
+		t.Fatal(err)
+	}
+
+	for _, gone := range []string{"docker", "docker.pid", "sensor/nethelper.sock", "nethelper/leases"} {
+		if _, err := os.Lstat(filepath.Join(run, gone)); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s is still there: %v", gone, err)
+		}
+	}
+	if mode, _ := modeAndOwner(t, mounted); mode != 0o660 {
+		t.Errorf("the host's socket has mode %v", mode)
+	}
+	tests := []struct {
+		name     string
+		mode     fs.FileMode
+		uid, gid uint32
+	}{
+		{"sensor", fs.ModeDir | fs.ModeSetgid | 0o750, 0, 10001},
+		{"nethelper", fs.ModeDir | 0o700, 0, 0},
+		{"manager", fs.ModeDir | 0o750, 10001, 10001},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			mode, owner := modeAndOwner(t, filepath.Join(run, tt.name))
+			if mode != tt.mode || owner.Uid != tt.uid || owner.Gid != tt.gid {
+				t.Errorf("mode %v of %d:%d, want %v of %d:%d", mode, owner.Uid, owner.Gid, tt.mode, tt.uid, tt.gid)
+			}
+		})
+	}
+}
