@@ -475,8 +475,10 @@ def new():
     s.setsockopt(zmq.HEARTBEAT_TIMEOUT, 5000)
     s.connect("tcp://" + addr)
     return s
-s = new()
+s = None
 for i in range(count):
+    if s is None:
+        s = new()
     event = {"timestamp": 1, "service": 1, "source": "192.0.2.1", "summary": "event %d" % i, "details": [], "packets": []}
     if kind == "DEALER":
         s.send(b"", zmq.SNDMORE)
@@ -486,7 +488,7 @@ for i in range(count):
     print(s.recv_json()["status"])
     if not keep:
         s.close()
-        s = new()
+        s = None
     elif i == 0:
         sys.stdin.readline()
 `
