@@ -93,7 +93,7 @@ $(GOLANGCI):
 demo: ## a sensor, a server and an attacker on this machine; ends with the attacks that arrived
 	@$(REQUIRE) lab
 	@$(MAKE) --no-print-directory dist services
-	@$(GO) run ./packaging/lab demo
+	@$(BIN)/lab demo $(ARCHIVE) $(RECON_ARCHIVE) $(HONEYPOT_ARCHIVE)
 
 .PHONY: demo-down
 demo-down: ## take away all that the demo put up

@@ -30,7 +30,7 @@ $(TOOLS)/docker-compose-$(COMPOSE_VERSION):
 
 .PHONY: lab-programs
 lab-programs: $(COMPOSE)
-	$(GOBUILD) -o $(BIN)/ ./packaging/lab ./packaging/lab/host/runcshim
+	$(GOBUILD) -o $(BIN)/ ./packaging/lab ./packaging/lab/host/runcshim ./packaging/lab/server
 
 # The pause program wants a C compiler; Go's official image holds one, too.
 .PHONY: sensor-programs
@@ -61,3 +61,15 @@ image: image-context lab-programs ## the production image, in the Docker engine
 dist: image-context lab-programs ## the deployable archive, in out/dist
 	packaging/lab/require.sh lab
 	$(WITH_ENGINE) packaging/deploy/dist.sh $(REVISION) $(CONTEXT) $(CACHE) $(ARCHIVE)
+
+# The service archives: recon, and the honeypot that the lab assigns to a port.
+RECON_ARCHIVE    := $(DIST)/recon-$(REVISION)-amd64.tar.gz
+HONEYPOT_ARCHIVE := $(DIST)/honeypot-$(REVISION)-amd64.tar.gz
+
+.PHONY: services
+services: ## the service archives of recon and of the lab's honeypot, in out/dist
+	packaging/lab/require.sh lab
+	$(GOBUILD) -o $(BIN)/recon ./packaging/services/recon
+	$(GO) run ./packaging/services/mkservice -metadata packaging/services/recon/metadata.xml -revision $(REVISION) \
+	  -file $(BIN)/recon:/recon -entrypoint /recon -out $(RECON_ARCHIVE)
+	packaging/lab/honeypot/make-image $(REVISION) $(HONEYPOT_ARCHIVE) $(CACHE)

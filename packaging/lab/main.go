@@ -46,6 +46,7 @@ func app() *cli.App {
 		Commands: []*cli.Command{
 			{Name: "up", Usage: "put up the lab, without a sensor", Action: withLab((*host.Lab).Up)},
 			{Name: "down", Usage: "remove every trace of the lab", Action: withLab((*host.Lab).Down)},
+			demoCommand(),
 			deployCommand(),
 			execCommand(),
 			{

@@ -6,7 +6,7 @@
 set -euo pipefail
 
 # command:package, as Debian names them.
-test_needs="ip:iproute2 nft:nftables iptables-nft:iptables conntrack:conntrack ping:iputils-ping gcc:gcc python3:python3 tcpdump:tcpdump"
+test_needs="ip:iproute2 nft:nftables iptables-nft:iptables conntrack:conntrack ping:iputils-ping gcc:gcc python3:python3 tcpdump:tcpdump sysctl:procps"
 lab_needs="ip:iproute2 nft:nftables iptables-nft:iptables curl:curl dockerd:docker.io docker:docker.io runc:runc
   mmdebstrap:mmdebstrap docker-registry:docker-registry nmap:nmap xz:xz-utils openssl:openssl ping:iputils-ping"
 host_needs="qemu-system-x86_64:qemu-system-x86 mkfs.ext4:e2fsprogs mmdebstrap:mmdebstrap ip:iproute2 nmap:nmap"

@@ -52,6 +52,16 @@ func (k *keeper) Apply(ctx context.Context, services []helperapi.Service) (helpe
 	return k.put(ctx)
 }
 
+// Observe asks the helper now. It implements what the services need of the
+// network. That the helper answers does not mend an error of the last change.
+func (k *keeper) Observe(ctx context.Context) (helperapi.Observed, error) {
+	observed, err := k.helper.Observe(ctx)
+	if err != nil || k.state().err == nil {
+		k.note(observed, err)
+	}
+	return observed, err
+}
+
 // configure changes everything but the services.
 func (k *keeper) configure(ctx context.Context, want helperapi.Network) {
 	k.mu.Lock()
@@ -130,11 +140,11 @@ func (k *keeper) run(ctx context.Context) {
 // new or the last try failed, gets the wanted one.
 func (k *keeper) check(ctx context.Context) {
 	observed, err := k.helper.Observe(ctx)
-	if err == nil && (!observed.Applied || k.state().err != nil) {
+	switch {
+	case ctx.Err() != nil:
+	case err == nil && (!observed.Applied || k.state().err != nil):
 		_, _ = k.put(ctx)
-		return
-	}
-	if ctx.Err() == nil {
+	default:
 		k.note(observed, err)
 	}
 }

@@ -24,6 +24,7 @@ import (
 const (
 	pathStatus   = "/v1/status"
 	pathLogLevel = "/v1/log-level"
+	pathPoll     = "/v1/poll"
 
 	// maxAnswer bounds a status, in bytes; one with 250 services stays far below.
 	maxAnswer = 4 << 20
@@ -31,21 +32,23 @@ const (
 	timeout   = 10 * time.Second
 )
 
-// Source tells the state of the sensor.
-type Source interface {
+// Sensor is what the command line looks at and steers.
+type Sensor interface {
 	Status(ctx context.Context) Status
+	// Poll asks the server now instead of at the next interval.
+	Poll()
 }
 
 // Server answers the command line.
 type Server struct {
-	source Source
+	sensor Sensor
 	level  zap.AtomicLevel
 	log    *zap.Logger
 }
 
-// NewServer returns a server that answers from source and steers level.
-func NewServer(source Source, level zap.AtomicLevel, log *zap.Logger) *Server {
-	return &Server{source: source, level: level, log: log}
+// NewServer returns a server for the sensor that steers level.
+func NewServer(sensor Sensor, level zap.AtomicLevel, log *zap.Logger) *Server {
+	return &Server{sensor: sensor, level: level, log: log}
 }
 
 // Serve answers on the socket file until ctx ends.
@@ -81,6 +84,7 @@ func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+pathStatus, s.status)
 	mux.HandleFunc("PUT "+pathLogLevel, s.logLevel)
+	mux.HandleFunc("POST "+pathPoll, func(http.ResponseWriter, *http.Request) { s.sensor.Poll() })
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		peer, ok := unixsock.PeerFrom(r.Context())
 		if !ok || (peer.UID != 0 && int(peer.UID) != os.Getuid()) {
@@ -93,7 +97,7 @@ func (s *Server) handler() http.Handler {
 
 func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
-	if err := json.NewEncoder(w).Encode(s.source.Status(r.Context())); err != nil {
+	if err := json.NewEncoder(w).Encode(s.sensor.Status(r.Context())); err != nil {
 		s.log.Debug("answer status", zap.Error(err))
 	}
 }
@@ -143,6 +147,12 @@ func (c *Client) SetLogLevel(ctx context.Context, level string) error {
 		return fmt.Errorf("log level %.20q is too long", level)
 	}
 	_, err := c.do(ctx, http.MethodPut, pathLogLevel, []byte(level))
+	return err
+}
+
+// Poll has the manager ask the server now.
+func (c *Client) Poll(ctx context.Context) error {
+	_, err := c.do(ctx, http.MethodPost, pathPoll, nil)
 	return err
 }
 

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,17 +17,22 @@ import (
 	"honeysens.org/dockersensor/shared/helperapi"
 )
 
-type fixed Status
+// fixed is a sensor whose state does not change.
+type fixed struct {
+	status Status
+	polls  atomic.Int32
+}
 
-func (f fixed) Status(context.Context) Status { return Status(f) }
+func (f *fixed) Status(context.Context) Status { return f.status }
+func (f *fixed) Poll()                         { f.polls.Add(1) }
 
 // serve runs a server until the test ends and returns a client for it.
-func serve(t *testing.T, status Status, level zap.AtomicLevel) *Client {
+func serve(t *testing.T, sensor *fixed, level zap.AtomicLevel) *Client {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "control.sock")
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- NewServer(fixed(status), level, zaptest.NewLogger(t)).Serve(ctx, path) }()
+	go func() { done <- NewServer(sensor, level, zaptest.NewLogger(t)).Serve(ctx, path) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -63,7 +69,7 @@ func example() Status {
 
 func TestStatusCrossesTheSocket(t *testing.T) {
 	want := example()
-	got, err := serve(t, want, zap.NewAtomicLevel()).Status(t.Context())
+	got, err := serve(t, &fixed{status: want}, zap.NewAtomicLevel()).Status(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +80,7 @@ func TestStatusCrossesTheSocket(t *testing.T) {
 
 func TestSetLogLevel(t *testing.T) {
 	level := zap.NewAtomicLevelAt(zap.InfoLevel)
-	client := serve(t, Status{}, level)
+	client := serve(t, &fixed{}, level)
 	for _, refused := range []string{"loud", strings.Repeat("x", 100)} {
 		if err := client.SetLogLevel(t.Context(), refused); err == nil {
 			t.Errorf("level %.10q was accepted", refused)
@@ -82,6 +88,13 @@ func TestSetLogLevel(t *testing.T) {
 	}
 	if err := client.SetLogLevel(t.Context(), "warning"); err != nil || level.Level() != zap.WarnLevel {
 		t.Errorf("level is %v, error %v", level.Level(), err)
+	}
+}
+
+func TestPoll(t *testing.T) {
+	sensor := &fixed{}
+	if err := serve(t, sensor, zap.NewAtomicLevel()).Poll(t.Context()); err != nil || sensor.polls.Load() != 1 {
+		t.Errorf("%d polls, error %v", sensor.polls.Load(), err)
 	}
 }
 

@@ -58,7 +58,7 @@ func prepare(ctx context.Context, s *scenario.Scenario) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, readyWithin)
 	defer cancel()
-	return s.Ready(ctx, s.Recon.ID, s.Honeypot.ID)
+	return s.Ready(ctx, time.Time{}, s.Recon.ID, s.Honeypot.ID)
 }
 
 func attack(ctx context.Context, attacks []scenario.Attack, out io.Writer) []*result {

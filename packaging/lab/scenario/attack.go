@@ -63,7 +63,7 @@ func (s *Scenario) attackerHas(ctx context.Context, address string) error {
 }
 
 func (s *Scenario) attacks() []Attack {
-	v4, v6 := host.SensorV4, host.SensorV6
+	v4, v6 := s.TargetV4, s.TargetV6
 	return []Attack{
 		s.login("log in at the assigned port, IPv4", "192.0.2.101", v4),
 		s.login("log in at the assigned port, IPv6", "2001:db8::101", v6),
@@ -82,7 +82,7 @@ func (s *Scenario) login(name, source, target string) Attack {
 	return Attack{
 		Name: name, Source: source,
 		Do: func(ctx context.Context) error {
-			return s.dial(ctx, "tcp", source, target, HoneypotPort, func(conn net.Conn) error {
+			return s.Dial(ctx, "tcp", source, target, HoneypotPort, func(conn net.Conn) error {
 				greeting := make([]byte, 1)
 				if _, err := io.ReadFull(conn, greeting); err != nil {
 					return fmt.Errorf("no greeting: %w", err)
@@ -101,7 +101,7 @@ func (s *Scenario) talk(name, network, source, target string, port int) Attack {
 	return Attack{
 		Name: name, Source: source,
 		Do: func(ctx context.Context) error {
-			return s.dial(ctx, network, source, target, port, func(conn net.Conn) error {
+			return s.Dial(ctx, network, source, target, port, func(conn net.Conn) error {
 				_, err := io.WriteString(conn, payload)
 				return err
 			})
@@ -147,9 +147,9 @@ func (s *Scenario) scan(name, source, target string) Attack {
 	}
 }
 
-// dial connects from one of the attacker's addresses.
-func (s *Scenario) dial(ctx context.Context, network, source, target string, port int, talk func(net.Conn) error) error {
-	return inNamespace(s.Lab.Namespace(host.Attacker), func() error {
+// Dial connects from one of the attacker's addresses.
+func (s *Scenario) Dial(ctx context.Context, network, source, target string, port int, talk func(net.Conn) error) error {
+	return s.On(host.Attacker, func() error {
 		dialer := net.Dialer{Timeout: patience, LocalAddr: localAddr(network, source)}
 		conn, err := dialer.DialContext(ctx, network, net.JoinHostPort(target, fmt.Sprint(port)))
 		if err != nil {

@@ -5,7 +5,14 @@ import (
 	"runtime"
 
 	"github.com/vishvananda/netns"
+
+	"honeysens.org/dockersensor/packaging/lab/host"
 )
+
+// On runs fn on a machine of the lab: sockets that fn opens are that machine's.
+func (s *Scenario) On(h host.Host, fn func() error) error {
+	return inNamespace(s.Lab.Namespace(h), fn)
+}
 
 // inNamespace runs fn on a thread in a named network namespace. Sockets that fn
 // opens stay in it. The thread ends with the goroutine, since it is never

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"honeysens.org/dockersensor/packaging/lab/admin"
 	"honeysens.org/dockersensor/packaging/lab/host"
@@ -41,6 +42,8 @@ type Scenario struct {
 	Dir    string
 	// Recon and Honeypot are the services at the server.
 	Recon, Honeypot admin.Service
+	// TargetV4 and TargetV6 are the addresses that are attacked.
+	TargetV4, TargetV6 string
 
 	files Files
 	say   func(string)
@@ -48,7 +51,7 @@ type Scenario struct {
 
 // New returns a scenario in a lab that is not up. say hears of each step.
 func New(lab *host.Lab, files Files, say func(string)) *Scenario {
-	return &Scenario{Lab: lab, files: files, say: say,
+	return &Scenario{Lab: lab, files: files, say: say, TargetV4: host.SensorV4, TargetV6: host.SensorV6,
 		Server: admin.New("unix:" + filepath.Join(lab.Dir(), "admin.sock"))}
 }
 
@@ -72,8 +75,7 @@ func (s *Scenario) Up(ctx context.Context) error {
 	}
 	s.Sensor, err = s.Server.Register(ctx, admin.NewSensor{Name: "lab", Location: "lab", Wanted: map[string]json.RawMessage{
 		// The interface has its address from the host: the sensor leaves it alone.
-		"network_ip_mode":      json.RawMessage(`2`),
-		"server_endpoint_host": json.RawMessage(`"` + host.ServerV4 + `"`),
+		"network_ip_mode": json.RawMessage(`2`),
 	}})
 	if err != nil {
 		return fmt.Errorf("register sensor: %w", err)
@@ -109,24 +111,35 @@ func (s *Scenario) DeployWith(ctx context.Context, compose string, edit map[stri
 
 func (s *Scenario) deploy(ctx context.Context, d host.Deployment) error {
 	s.say("deploying the sensor by its guide: unpack, load, configure, compose up")
-	archive, err := s.Server.Archive(ctx, s.Sensor.ID)
-	if err != nil {
-		return fmt.Errorf("get configuration archive: %w", err)
+	var err error
+	if d.Config, err = s.Configuration(ctx); err != nil {
+		return err
 	}
 	d.Archive = s.files.Archive
-	d.Config = filepath.Join(s.Lab.Dir(), fmt.Sprintf("s%d.tar.gz", s.Sensor.ID))
-	if err := os.WriteFile(d.Config, archive, 0o600); err != nil {
-		return fmt.Errorf("write configuration archive: %w", err)
-	}
 	s.Dir, err = s.Lab.Deploy(ctx, d)
 	return err
 }
 
-// Ready waits until the sensor has told the server that these services run.
-func (s *Scenario) Ready(ctx context.Context, services ...int) error {
+// Configuration writes the sensor's configuration archive into the lab's
+// directory and returns its path.
+func (s *Scenario) Configuration(ctx context.Context) (string, error) {
+	archive, err := s.Server.Archive(ctx, s.Sensor.ID)
+	if err != nil {
+		return "", fmt.Errorf("get configuration archive: %w", err)
+	}
+	path := filepath.Join(s.Lab.Dir(), fmt.Sprintf("s%d.tar.gz", s.Sensor.ID))
+	if err := os.WriteFile(path, archive, 0o600); err != nil {
+		return "", fmt.Errorf("write configuration archive: %w", err)
+	}
+	return path, nil
+}
+
+// Ready waits until the sensor has told the server, after a time, that these
+// services run.
+func (s *Scenario) Ready(ctx context.Context, after time.Time, services ...int) error {
 	s.say("waiting for the sensor to report its services as running")
 	_, err := s.Server.WaitSensor(ctx, s.Sensor.ID, func(sensor admin.Sensor) bool {
-		return running(sensor, services)
+		return running(sensor, services) && sensor.Status.Received.After(after)
 	})
 	if err != nil {
 		return fmt.Errorf("sensor does not report its services as running: %w", err)
@@ -178,7 +191,7 @@ func (s *Scenario) startServer(ctx context.Context) error {
 	}
 	_, err := s.Lab.Start(host.Server, "server", filepath.Join(s.files.Bin, "server"),
 		"--listen", ":443", "--admin", "unix:"+filepath.Join(s.Lab.Dir(), "admin.sock"),
-		"--name", ServerName, "--data", filepath.Join(s.Lab.Dir(), "server"), "--registry", "http://127.0.0.1:5000")
+		"--name", ServerName, "--endpoint", host.ServerV4+":443", "--data", filepath.Join(s.Lab.Dir(), "server"), "--registry", "http://127.0.0.1:5000")
 	if err != nil {
 		return err
 	}

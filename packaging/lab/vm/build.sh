@@ -7,7 +7,8 @@
 set -euo pipefail
 dir=$1
 mkdir -p "$dir"
-if [ -e "$dir/done" ]; then exit 0; fi
+made=$(sha256sum <"$0")
+if [ "$(cat "$dir/made" 2>/dev/null)" = "$made" ]; then exit 0; fi
 
 packages=linux-image-cloud-amd64,systemd,systemd-sysv,udev,dbus,iproute2,iptables,openssh-server,docker.io,docker-cli,docker-compose,nftables,ca-certificates,python3-minimal
 root=$(mktemp -d "$dir/root.XXXXXX")
@@ -30,8 +31,10 @@ Type=ether
 Kind=!*
 
 [Network]
-Address=192.0.2.20/24
-Address=2001:db8::20/64
+Address=192.0.2.40/24
+Address=2001:db8::40/64
+Gateway=192.0.2.1
+Gateway=2001:db8::1
 EOF
 systemctl --root="$root" enable --quiet systemd-networkd ssh
 # One disk, no one logs in: what stock images wait for at boot is of no use.
@@ -43,4 +46,4 @@ cp "$root"/boot/initrd.img-* "$dir/initrd"
 rm -f "$dir/disk.ext4"
 truncate -s 8G "$dir/disk.ext4"
 mkfs.ext4 -q -F -d "$root" "$dir/disk.ext4"
-touch "$dir/done"
+echo "$made" >"$dir/made"

@@ -18,8 +18,8 @@ import (
 
 // Address is the machine's in the lab.
 const (
-	Address   = "192.0.2.20"
-	AddressV6 = "2001:db8::20"
+	Address   = "192.0.2.40"
+	AddressV6 = "2001:db8::40"
 )
 
 // VM is one virtual machine and its disk, which outlives it.
@@ -86,16 +86,24 @@ func (v *VM) PowerCut() error {
 	return nil
 }
 
-// ShutDown asks the machine to power off and waits until it has.
-func (v *VM) ShutDown(ctx context.Context) error {
-	// The connection may end before its answer does.
-	_, _ = v.Run(ctx, "systemctl poweroff")
+// Reboot has the machine end in order and switches it on again.
+func (v *VM) Reboot(ctx context.Context) error {
+	// The connection may end before its answer does. qemu ends where the machine
+	// would start again.
+	_, _ = v.Run(ctx, "systemctl reboot")
+	if err := v.waitEnd(ctx); err != nil {
+		return err
+	}
+	return v.Boot(ctx)
+}
+
+func (v *VM) waitEnd(ctx context.Context) error {
 	select {
 	case <-v.ended:
 		v.cmd = nil
 		return nil
 	case <-time.After(5 * time.Minute):
-		return errors.New("the machine does not power off")
+		return errors.New("the machine does not end")
 	case <-ctx.Done():
 		return ctx.Err()
 	}

@@ -1,0 +1,104 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"honeysens.org/dockersensor/manager/internal/config"
+	"honeysens.org/dockersensor/manager/internal/control"
+)
+
+func controlSocketFlag() cli.Flag {
+	return &cli.StringFlag{
+		Name: "control-socket", EnvVars: []string{"SENSOR_CONTROL_SOCKET"}, Value: "/run/manager/control.sock",
+		Usage: "socket `FILE` on which the running manager answers the command line",
+	}
+}
+
+func statusCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "status",
+		Usage: "show the state of the running sensor",
+		Flags: []cli.Flag{
+			controlSocketFlag(),
+			&cli.BoolFlag{Name: "json", Usage: "print JSON"},
+		},
+		Action: func(c *cli.Context) error {
+			status, err := control.NewClient(c.String("control-socket")).Status(c.Context)
+			if err != nil {
+				return err
+			}
+			if c.Bool("json") {
+				return printJSON(c.App.Writer, status)
+			}
+			return status.WriteText(c.App.Writer, time.Now())
+		},
+	}
+}
+
+func logLevelCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "log-level",
+		Usage:     "set the log level of the running manager until it restarts",
+		ArgsUsage: "debug|info|warn|error",
+		Flags:     []cli.Flag{controlSocketFlag()},
+		Action: func(c *cli.Context) error {
+			if c.NArg() != 1 {
+				return errors.New("log-level wants one of debug, info, warn and error")
+			}
+			return control.NewClient(c.String("control-socket")).SetLogLevel(c.Context, c.Args().First())
+		},
+	}
+}
+
+func pollCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "poll",
+		Usage: "have the running manager ask the server now, instead of at the next interval",
+		Flags: []cli.Flag{controlSocketFlag()},
+		Action: func(c *cli.Context) error {
+			return control.NewClient(c.String("control-socket")).Poll(c.Context)
+		},
+	}
+}
+
+func configCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "config",
+		Usage: "look at configuration archives",
+		Subcommands: []*cli.Command{{
+			Name:      "show",
+			Usage:     "print what a configuration archive says; unset values are null in JSON, and bare keys in the text",
+			ArgsUsage: "FILE",
+			Flags:     []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "print JSON: section, key, text"}},
+			Action:    showConfig,
+		}},
+	}
+}
+
+func showConfig(c *cli.Context) error {
+	if c.NArg() != 1 {
+		return errors.New("config show wants the configuration archive's file name, after the flags")
+	}
+	archive, err := config.Load(c.Args().First())
+	if err != nil {
+		return err
+	}
+	if c.Bool("json") {
+		_, err = fmt.Fprintf(c.App.Writer, "%s\n", archive.JSON())
+		return err
+	}
+	_, err = io.WriteString(c.App.Writer, archive.Text())
+	return err
+}
+
+func printJSON(w io.Writer, value any) error {
+	out := json.NewEncoder(w)
+	out.SetIndent("", "  ")
+	return out.Encode(value)
+}

@@ -1,0 +1,101 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/urfave/cli/v2"
+	"go.uber.org/zap"
+
+	"honeysens.org/dockersensor/manager/internal/app"
+	"honeysens.org/dockersensor/shared/helperapi"
+	"honeysens.org/dockersensor/shared/logging"
+)
+
+func runCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "run",
+		Usage: "run the sensor until SIGTERM",
+		Description: "The configuration archive has to be there and valid. Whatever else is missing (server, helper,\n" +
+			"nested engine) is told in log and status, and tried again; events are kept meanwhile.",
+		Flags: append(pathFlags(), behaviourFlags()...),
+		Action: func(c *cli.Context) error {
+			cfg, err := runConfig(c)
+			if err != nil {
+				return err
+			}
+			level, err := logging.ParseLevel(c.String("log-level"))
+			if err != nil {
+				return err
+			}
+			if c.Bool("dev") && !c.IsSet("log-level") {
+				level = zap.DebugLevel
+			}
+			log, steer, err := logging.New("manager", level)
+			if err != nil {
+				return err
+			}
+			return app.Run(c.Context, cfg, steer, log)
+		},
+	}
+}
+
+func pathFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "config", EnvVars: []string{"SENSOR_CONFIG"}, Value: "/etc/manager",
+			Usage: "configuration archive s<id>.tar.gz: a `FILE`, or a directory that holds exactly one"},
+		&cli.StringFlag{Name: "state-dir", EnvVars: []string{"SENSOR_STATE_DIR"}, Value: "/mnt/state",
+			Usage: "keep events and what must outlive the container in `DIR`"},
+		&cli.StringFlag{Name: "deploy-dir", EnvVars: []string{"SENSOR_DEPLOY_DIR"}, Value: "/mnt",
+			Usage: "`DIR` that holds docker-compose.yml and .env of the deployment"},
+		&cli.StringFlag{Name: "helper-socket", EnvVars: []string{"SENSOR_HELPER_SOCKET"}, Value: "/run/sensor/nethelper.sock",
+			Usage: "socket `FILE` of the nethelper"},
+		&cli.StringFlag{Name: "docker-socket", EnvVars: []string{"SENSOR_DOCKER_SOCKET"}, Value: "/run/docker.sock",
+			Usage: "socket `FILE` of the Docker engine that runs the honeypots"},
+		&cli.StringFlag{Name: "host-docker-socket", EnvVars: []string{"SENSOR_HOST_DOCKER_SOCKET"}, Value: "/var/run/docker.host.sock",
+			Usage: "socket `FILE` of the host's Docker engine, which runs this sensor"},
+		&cli.StringFlag{Name: "pause-program", EnvVars: []string{"SENSOR_PAUSE_PROGRAM"}, Value: "/usr/lib/honeysens/pause",
+			Usage: "static `FILE` that holds a honeypot's network namespace"},
+		controlSocketFlag(),
+	}
+}
+
+func behaviourFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "iface", EnvVars: []string{"IFACE"},
+			Usage: "interface `NAME` that attackers reach"},
+		&cli.StringFlag{Name: "log-level", EnvVars: []string{"LOG_LVL"}, Value: "info",
+			Usage: "log at `LEVEL` debug, info, warn or error, and above"},
+		&cli.IntFlag{Name: "collector-port", EnvVars: []string{"SENSOR_COLLECTOR_PORT"}, Value: 5556,
+			Usage: "take events of honeypots at this `PORT` of the services bridge"},
+		&cli.StringFlag{Name: "collector-listen", EnvVars: []string{"SENSOR_COLLECTOR_LISTEN"},
+			Usage: "take events at `ADDR:PORT` instead, at once and from any peer"},
+		&cli.StringFlag{Name: "egress", EnvVars: []string{"EGRESS"}, Value: string(helperapi.EgressDeny),
+			Usage: "what honeypots reach by themselves: `POLICY` deny, internet or all"},
+		&cli.StringFlag{Name: "external-ip", EnvVars: []string{"EXTERNAL_IP"},
+			Usage: "report this `ADDRESS` to the server instead of the interface's"},
+		&cli.BoolFlag{Name: "dev", EnvVars: []string{"DEV_MODE"},
+			Usage: "development sensor: log at debug"},
+	}
+}
+
+func runConfig(c *cli.Context) (app.Config, error) {
+	port := c.Int("collector-port")
+	if port < 1 || port > 65535 {
+		return app.Config{}, fmt.Errorf("collector port %d: want 1 to 65535", port)
+	}
+	egress := helperapi.Egress(c.String("egress"))
+	switch egress {
+	case helperapi.EgressDeny, helperapi.EgressInternet, helperapi.EgressAll:
+	case "":
+		egress = helperapi.EgressDeny
+	default:
+		return app.Config{}, fmt.Errorf("EGRESS is %.40q: want deny, internet or all", egress)
+	}
+	return app.Config{
+		Archive: c.String("config"), Interface: c.String("iface"),
+		StateDir: c.String("state-dir"), DeployDir: c.String("deploy-dir"),
+		HelperSocket: c.String("helper-socket"), DockerSocket: c.String("docker-socket"), ControlSocket: c.String("control-socket"),
+		PauseProgram: c.String("pause-program"), CollectorPort: uint16(port), CollectorListen: c.String("collector-listen"),
+		Egress: egress, ExternalIP: c.String("external-ip"),
+	}, nil
+}

@@ -1,0 +1,117 @@
+package e2e
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+	"testing"
+
+	"honeysens.org/dockersensor/packaging/lab/host"
+	"honeysens.org/dockersensor/packaging/lab/labtest"
+	"honeysens.org/dockersensor/packaging/lab/scenario"
+)
+
+// picture is what the sensor's host looks like to its operator: a line for each
+// rule, link, address, route and setting.
+type picture map[string]bool
+
+// noise are lines that change by themselves.
+var noise = regexp.MustCompile(`nf_conntrack_count|neigh\..*\.(retrans|base_reach)|fs\.|kernel\.|random|inet_peer`)
+
+// counted are numbers in lines that count.
+var counted = regexp.MustCompile(`counter packets \d+ bytes \d+|expires \S+|preferred_lft \S+|valid_lft \S+|# handle \d+`)
+
+// look takes a picture of the sensor's host. Nothing of it is filtered by what
+// the sensor is supposed to do.
+func look(t *testing.T, s *scenario.Scenario) picture {
+	t.Helper()
+	seen := picture{}
+	for _, command := range []string{
+		"nft -s list ruleset", "ip -o link", "ip -o addr", "ip route show table all", "ip -6 route show table all",
+		"ip rule", "ip -6 rule", "sysctl -a --pattern ^net",
+	} {
+		words := strings.Fields(command)
+		out, err := s.Lab.Command(t.Context(), host.Sensor, words[0], words[1:]...).Output()
+		if err != nil {
+			t.Fatalf("%s: %v", command, err)
+		}
+		chain := ""
+		for line := range strings.Lines(string(out)) {
+			line = counted.ReplaceAllString(strings.TrimSpace(line), "")
+			if noise.MatchString(line) || line == "" || line == "}" {
+				continue
+			}
+			// A rule means nothing without its table and chain.
+			if strings.HasPrefix(line, "table ") {
+				chain = line
+			}
+			if strings.HasPrefix(line, "chain ") {
+				chain = strings.Split(chain, " / ")[0] + " / " + line
+			}
+			seen[fmt.Sprintf("%s: %s %s", command, chain, line)] = true
+		}
+	}
+	return seen
+}
+
+// added returns the lines of a that are not in b.
+func added(a, b picture) []string {
+	var lines []string
+	for line := range a {
+		if !b[line] {
+			lines = append(lines, line)
+		}
+	}
+	return lines
+}
+
+// ours says which changes of the host a running sensor may make: its table, its
+// bridge with the veths of the services, what belongs to these links, the
+// switches for forwarding, and commented rules in chains that would drop.
+func ours(id string) *regexp.Regexp {
+	bridge := "services-" + id[:6]
+	return regexp.MustCompile(strings.Join([]string{
+		`^nft -s list ruleset: table inet honeysens-` + id[:12] + `\b`,
+		`^nft -s list ruleset: .*comment "honeysens-` + id[:12],
+		`^ip .*\b` + bridge + `\b`,
+		`^ip .*\bveth[0-9a-f]+\b`,
+		`^ip (-6 )?route show table all: .*\b10\.10\.10\.`,
+		`^sysctl .*: net\.ipv[46]\.(conf|neigh)\.(` + bridge + `|veth[0-9a-f]+)\.`,
+		`^sysctl .*: net\.mpls\.conf\.`,
+		`^sysctl .*: net\.ipv4\.conf\.eth0\.forwarding = 1`,
+		`^sysctl .*: net\.ipv6\.conf\.eth0\.(force_forwarding|forwarding) = 1`,
+	}, "|"))
+}
+
+// hostUnchanged compares the host with a sensor to the one without.
+func hostUnchanged(t *testing.T, s *scenario.Scenario, before picture) {
+	t.Helper()
+	allowed := ours(sensorID(t, s))
+	now := look(t, s)
+	for _, line := range added(now, before) {
+		if !allowed.MatchString(line) {
+			t.Errorf("the sensor added: %s", line)
+		}
+	}
+	for _, line := range added(before, now) {
+		// A setting that was changed shows as a line that went and one that came.
+		if !regexp.MustCompile(`net\.ipv[46]\.conf\.eth0\.(force_)?forwarding`).MatchString(line) {
+			t.Errorf("the sensor removed: %s", line)
+		}
+	}
+	if len(added(now, before)) == 0 {
+		t.Error("the sensor changed nothing: the comparison is blind")
+	}
+}
+
+// sensorID returns the id of the sensor's container.
+func sensorID(t *testing.T, s *scenario.Scenario) string {
+	t.Helper()
+	out, err := s.Compose(t.Context(), "ps", "-q", "--no-trunc", "sensor")
+	labtest.Must(t, err)
+	id := strings.TrimSpace(out)
+	if len(id) != 64 {
+		t.Fatalf("container id of the sensor is %q", id)
+	}
+	return id
+}

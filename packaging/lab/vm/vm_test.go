@@ -1,0 +1,133 @@
+package vm
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"honeysens.org/dockersensor/packaging/lab/host"
+	"honeysens.org/dockersensor/packaging/lab/labtest"
+	"honeysens.org/dockersensor/packaging/lab/scenario"
+	"honeysens.org/dockersensor/shared/nettest"
+)
+
+// An emulated machine needs minutes for what a real one does in seconds.
+const (
+	deployWithin = 15 * time.Minute
+	readyWithin  = 10 * time.Minute
+)
+
+// TestHostDeployment deploys the archive by its guide on a stock Debian 13,
+// attacks it from outside, reboots it, and cuts its power. Services and events
+// come back by themselves.
+func TestHostDeployment(t *testing.T) {
+	nettest.Need(t, "qemu-system-x86_64", "ssh", "ip")
+	s := labtest.New(t, "vm")
+	labtest.Must(t, s.Up(t.Context()))
+	labtest.Must(t, s.Assign(t.Context()))
+	s.TargetV4, s.TargetV6 = Address, AddressV6
+	machine := plug(t, s)
+
+	labtest.Must(t, machine.Boot(t.Context()))
+	t.Cleanup(func() { diagnose(t, machine) })
+	deploy(t, s, machine)
+	ready(t, s, time.Time{})
+	engineUsesCgroup2(t, machine)
+	labtest.Attack(t, s)
+
+	t.Log(time.Now().Format(time.TimeOnly), "rebooting")
+	reboot := time.Now()
+	labtest.Must(t, machine.Reboot(t.Context()))
+	ready(t, s, reboot)
+	labtest.Attack(t, s)
+
+	t.Log(time.Now().Format(time.TimeOnly), "cutting the power")
+	labtest.Must(t, machine.PowerCut())
+	cut := time.Now()
+	labtest.Must(t, machine.Boot(t.Context()))
+	ready(t, s, cut)
+	labtest.Attack(t, s)
+}
+
+// plug connects a machine to the lab's LAN, with the sensor's archive on its
+// second disk.
+func plug(t *testing.T, s *scenario.Scenario) *VM {
+	t.Helper()
+	for _, args := range []string{"tuntap add dev vm mode tap", "link set vm master lan up"} {
+		out, err := s.Lab.Command(t.Context(), host.LAN, "ip", strings.Fields(args)...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("ip %s: %v: %s", args, err, out)
+		}
+	}
+	work := t.TempDir()
+	archive := labtest.Built(t, "HoneySens-Firmware-dockerx86-*.tar.gz")
+	payload := filepath.Join(work, "payload.tar")
+	out, err := exec.CommandContext(t.Context(), "tar", "-cf", payload, "-C", filepath.Dir(archive), filepath.Base(archive)).CombinedOutput()
+	if err != nil {
+		t.Fatalf("pack payload: %v: %s", err, out)
+	}
+	dir := filepath.Join(labtest.Root(t), "out", "cache", "vm")
+	machine, err := New(t.Context(), dir, work, payload, s.Lab.Namespace(host.LAN), "vm")
+	labtest.Must(t, err)
+	t.Cleanup(func() {
+		if err := machine.Close(); err != nil {
+			t.Errorf("switch the machine off: %v", err)
+		}
+	})
+	return machine
+}
+
+// deploy does what the guide says, with the interface that this machine has.
+func deploy(t *testing.T, s *scenario.Scenario, machine *VM) {
+	t.Helper()
+	t.Log(time.Now().Format(time.TimeOnly), "deploying by the guide")
+	ctx, cancel := context.WithTimeout(t.Context(), deployWithin)
+	defer cancel()
+	do := func(command string) {
+		t.Helper()
+		_, err := machine.Run(ctx, command)
+		labtest.Must(t, err)
+	}
+	do("mkdir /opt/sensor && cd /opt && tar -xf /dev/vdb && tar -xzf HoneySens-Firmware-*.tar.gz -C sensor && rm HoneySens-Firmware-*.tar.gz")
+	do(`cd /opt/sensor && iface=$(ip -o -4 route show default | sed 's/.* dev \([^ ]*\).*/\1/') && sed -i "s/IFACE=eth0/IFACE=$iface/" docker-compose.yml`)
+	do("cd /opt/sensor && docker load -i firmware.img")
+	config, err := s.Configuration(ctx)
+	labtest.Must(t, err)
+	file, err := os.Open(config)
+	labtest.Must(t, err)
+	defer file.Close()
+	labtest.Must(t, machine.Put(ctx, "/opt/sensor/conf/"+filepath.Base(config), file))
+	do("cd /opt/sensor && HOST_PWD=$(pwd) docker compose up -d")
+}
+
+func ready(t *testing.T, s *scenario.Scenario, after time.Time) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), readyWithin)
+	defer cancel()
+	labtest.Must(t, s.Ready(ctx, after, s.Recon.ID, s.Honeypot.ID))
+	t.Log(time.Now().Format(time.TimeOnly), "the sensor serves")
+}
+
+// engineUsesCgroup2 wants the nested engine on the unified hierarchy with
+// limits in force.
+func engineUsesCgroup2(t *testing.T, machine *VM) {
+	t.Helper()
+	out, err := machine.Run(t.Context(), "docker exec $(docker ps -q --filter ancestor=$(docker images -q honeysens/sensorx86 | head -n 1)) docker -H unix:///run/docker.sock info --format '{{.CgroupVersion}} {{.MemoryLimit}}'")
+	if err != nil || strings.TrimSpace(out) != "2 true" {
+		t.Errorf("nested engine: %v: cgroup version and memory limit are %q, want \"2 true\"", err, out)
+	}
+}
+
+func diagnose(t *testing.T, machine *VM) {
+	if !t.Failed() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
+	defer cancel()
+	out, err := machine.Run(ctx, "cd /opt/sensor && HOST_PWD=$(pwd) docker compose exec -T sensor manager status; HOST_PWD=$(pwd) docker compose logs --tail 100")
+	t.Logf("sensor: %v\n%s", err, out)
+}
