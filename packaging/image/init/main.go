@@ -15,6 +15,10 @@ import (
 // The user and group `sensor` of the image.
 const sensorID = 10001
 
+// Compose files of the first releases, for bridge networking only, name no
+// interface. Engines name it so.
+const defaultInterface = "eth0"
+
 func main() {
 	if err := run(os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "init:", err)
@@ -41,6 +45,9 @@ func run(args []string) error {
 		return err
 	}
 	env := append(os.Environ(), "SENSOR_GROUPS="+groups)
+	if os.Getenv("IFACE") == "" {
+		env = append(env, "IFACE="+defaultInterface)
+	}
 	if err := unix.Exec(program, args, env); err != nil {
 		return fmt.Errorf("start %s: %w", program, err)
 	}
