@@ -169,69 +169,106 @@ func count(tx *bbolt.Tx) (state, error) {
 	return st, nil
 }
 
-// takeOver copies what can be read of a damaged file into a new one. Reading
-// ends where bbolt does; a record with a wrong checksum is left out.
+// takeOver copies what can be read of a damaged file into a new one, those in
+// quarantine too: they get another try. Reading a bucket ends where bbolt does;
+// a record with a wrong checksum is left out.
 func takeOver(db *bbolt.DB, st *state, cfg Config, damaged string) (taken int, err error) {
-	records := readable(damaged, cfg)
+	err = update(db, st, cfg, func(t *txn) error {
+		t.addLoss(whyDamaged, 0, time.Now())
+		return nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("note damage: %w", err)
+	}
+	old, openErr := openDB(damaged, bbolt.Options{ReadOnly: true, Timeout: cfg.LockTimeout})
+	if openErr != nil {
+		// Nothing of it can be read; the loss is noted.
+		return 0, nil
+	}
+	defer func() { _ = guard(old.Close) }()
+	for _, bucket := range [][]byte{quarantineBucket, eventsBucket} {
+		n, err := takeOverBucket(db, st, cfg, old, bucket)
+		if taken += n; err != nil {
+			return taken, fmt.Errorf("take over events of damaged spool: %w", err)
+		}
+	}
+	return taken, nil
+}
+
+func takeOverBucket(db *bbolt.DB, st *state, cfg Config, old *bbolt.DB, bucket []byte) (taken int, err error) {
+	for next := uint64(0); ; {
+		var records []event.Record
+		records, next = readable(old, bucket, next)
+		if err := update(db, st, cfg, func(t *txn) error { return t.appendAll(records) }); err != nil {
+			return taken, err
+		}
+		taken += len(records)
+		if next == 0 {
+			return taken, nil
+		}
+	}
+}
+
+// update is a transaction before there is a Spool.
+func update(db *bbolt.DB, st *state, cfg Config, fn func(*txn) error) error {
 	before := st.clone()
-	err = guard(func() error {
+	return guard(func() error {
 		return db.Update(func(tx *bbolt.Tx) error {
 			t, err := begin(tx, &cfg, before.clone())
 			if err != nil {
 				return err
 			}
-			for _, r := range records {
-				encoded, err := encodeRecord(r)
-				if err != nil {
-					continue
-				}
-				if _, err := t.append(encoded); err != nil {
-					return err
-				}
-				taken++
-			}
-			t.addLoss(whyDamaged, 0, time.Now())
-			if err := t.end(before); err != nil {
+			if err := fn(t); err != nil {
 				return err
 			}
 			*st = t.state
-			return nil
+			return t.end(before)
 		})
 	})
-	if err != nil {
-		return 0, fmt.Errorf("take over events of damaged spool: %w", err)
-	}
-	return taken, nil
 }
 
-// readable holds at most MaxBytes of events, in memory.
-func readable(path string, cfg Config) []event.Record {
-	db, err := openDB(path, bbolt.Options{ReadOnly: true, Timeout: cfg.LockTimeout})
-	if err != nil {
-		return nil
+func (t *txn) appendAll(records []event.Record) error {
+	for _, r := range records {
+		encoded, err := encodeRecord(r)
+		if err != nil {
+			continue
+		}
+		if _, err := t.append(encoded); err != nil {
+			return err
+		}
 	}
-	defer func() { _ = guard(db.Close) }()
-	var records []event.Record
-	size := int64(0)
-	// An error or a panic ends the reading; what came before it counts.
-	_ = guard(func() error {
+	return nil
+}
+
+// readable returns some records, from an id on, and the id to go on with: zero
+// at the end, or where an error or a panic ends the reading.
+func readable(db *bbolt.DB, name []byte, from uint64) (records []event.Record, next uint64) {
+	var reached uint64
+	err := guard(func() error {
 		return db.View(func(tx *bbolt.Tx) error {
-			bucket := tx.Bucket(eventsBucket)
+			bucket := tx.Bucket(name)
 			if bucket == nil {
 				return nil
 			}
-			return bucket.ForEach(func(k, v []byte) error {
-				if size += int64(len(v)); size > cfg.MaxBytes {
-					return errDamaged
+			size := 0
+			cursor := bucket.Cursor()
+			for k, v := cursor.Seek(key(from)); k != nil; k, v = cursor.Next() {
+				if size += len(v); size > maxOpsBytes && len(records) > 0 {
+					reached = idOf(k)
+					return nil
 				}
 				if r, err := decodeRecord(idOf(k), v); err == nil {
 					records = append(records, r)
 				}
-				return nil
-			})
+			}
+			return nil
 		})
 	})
-	return records
+	// A damaged tree may lead backwards.
+	if err != nil || reached <= from {
+		return records, 0
+	}
+	return records, reached
 }
 
 // syncDir makes the name of a new file last.
