@@ -16,8 +16,18 @@ else
   base=$("$here/base.sh" "$cache") network=none
 fi
 
-# The classic builder takes BASE from the engine, and is there in every engine.
-DOCKER_BUILDKIT=0 docker build --quiet --network "$network" --build-arg "BASE=$base" \
-  --tag "honeysens/sensorx86:$revision" "$context" 2> >(grep -v -i -e 'deprecated' -e 'buildx' -e 'DOCKER_BUILDKIT' -e 'environment-variable' -e '^ *$' >&2) >/dev/null
+# Either builder will do, the classic one of older engines and BuildKit; what
+# docker says about the choice is of no use here.
+docker build --quiet --network "$network" --build-arg "BASE=$base" --tag "honeysens/sensorx86:$revision" "$context" \
+  2> >(grep -v -i -e 'deprecated' -e 'buildx' -e '^ *$' >&2) >/dev/null
+
+# An engine that is only for builds keeps one image, for the next build to start
+# from; in anybody else's nothing is removed.
+if [ -n "${BUILD_ENGINE:-}" ]; then
+  docker images --format '{{.Repository}}:{{.Tag}}' honeysens/sensorx86 | grep -v -x "honeysens/sensorx86:$revision" |
+    xargs -r docker rmi >/dev/null || true
+  docker image prune --force >/dev/null
+fi
+
 docker image inspect --format '{{.Size}}' "honeysens/sensorx86:$revision" |
   awk -v name="honeysens/sensorx86:$revision" '{printf "%s: %.0f MB\n", name, $1 / 1e6}'

@@ -137,7 +137,7 @@ func engineCommand() *cli.Command {
 			}
 			args := c.Args().Slice()
 			cmd := exec.CommandContext(c.Context, args[0], args[1:]...)
-			cmd.Env = append(os.Environ(), "DOCKER_HOST=unix://"+engine.Socket())
+			cmd.Env = append(os.Environ(), "DOCKER_HOST=unix://"+engine.Socket(), "BUILD_ENGINE=private")
 			return errors.Join(attached(cmd), engine.Stop())
 		},
 	}
