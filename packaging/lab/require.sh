@@ -5,8 +5,9 @@
 # Usage: require.sh GROUP...    with GROUP of: test lab host
 set -euo pipefail
 
-# command:package, as Debian names them.
-test_needs="ip:iproute2 nft:nftables iptables-nft:iptables conntrack:conntrack ping:iputils-ping gcc:gcc python3:python3 tcpdump:tcpdump sysctl:procps"
+# command:package, as Debian names them; for a library its path instead of a command.
+test_needs="ip:iproute2 nft:nftables iptables-nft:iptables conntrack:conntrack ping:iputils-ping gcc:gcc python3:python3 tcpdump:tcpdump sysctl:procps
+  /usr/lib/python3/dist-packages/zmq:python3-zmq"
 lab_needs="ip:iproute2 nft:nftables iptables-nft:iptables curl:curl dockerd:docker.io docker:docker.io runc:runc
   mmdebstrap:mmdebstrap docker-registry:docker-registry nmap:nmap xz:xz-utils openssl:openssl ping:iputils-ping"
 host_needs="qemu-system-x86_64:qemu-system-x86 mkfs.ext4:e2fsprogs mmdebstrap:mmdebstrap ip:iproute2 nmap:nmap"
@@ -15,7 +16,7 @@ missing=""
 for group in "$@"; do
   needs="${group}_needs"
   for pair in ${!needs}; do
-    command -v "${pair%%:*}" >/dev/null 2>&1 || case " $missing " in
+    command -v "${pair%%:*}" >/dev/null 2>&1 || [ -d "${pair%%:*}" ] || case " $missing " in
       *" ${pair##*:} "*) ;;
       *) missing="$missing ${pair##*:}" ;;
     esac

@@ -56,14 +56,14 @@ func (f *fakeHelper) set(change func()) {
 	change()
 }
 
-func network(subnet string) helperapi.Network {
-	return helperapi.Network{Bridge: helperapi.Bridge{V4: netip.MustParsePrefix(subnet)}}
+func subnet(v4 string) helperapi.Network {
+	return helperapi.Network{Bridge: helperapi.Bridge{V4: netip.MustParsePrefix(v4)}}
 }
 
 // keep runs a keeper until the test ends.
 func keep(t *testing.T, helper *fakeHelper) *keeper {
 	t.Helper()
-	k := newKeeper(helper, network("10.10.10.0/24"), zaptest.NewLogger(t))
+	k := newKeeper(helper, subnet("10.10.10.0/24"), zaptest.NewLogger(t))
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() {
@@ -102,11 +102,11 @@ func TestKeeperConfiguresANewHelper(t *testing.T) {
 
 func TestKeeperLeavesServicesThatItDoesNotKnow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		attached := network("10.10.10.0/24")
+		attached := subnet("10.10.10.0/24")
 		attached.Services = []helperapi.Service{{ID: "7"}}
 		helper := &fakeHelper{has: &attached}
 		k := keep(t, helper)
-		k.configure(t.Context(), network("10.20.0.0/24"))
+		k.configure(t.Context(), subnet("10.20.0.0/24"))
 		synctest.Wait()
 		if helper.puts != 0 {
 			t.Fatalf("%d changes before the services are known", helper.puts)
@@ -154,13 +154,13 @@ func TestIntakeFollowsTheGateway(t *testing.T) {
 		defer close(done)
 		in.run(ctx, k)
 	}()
-	for _, subnet := range []string{"127.1.0.0/24", "127.2.0.0/24"} {
+	for _, v4 := range []string{"127.1.0.0/24", "127.2.0.0/24"} {
 		helper.set(func() { helper.has = nil })
-		k.configure(t.Context(), network(subnet))
+		k.configure(t.Context(), subnet(v4))
 		if _, err := k.Apply(t.Context(), nil); err != nil {
 			t.Fatal(err)
 		}
-		want := netip.MustParsePrefix(subnet).Addr().Next().String()
+		want := netip.MustParsePrefix(v4).Addr().Next().String()
 		for {
 			address, _ := in.state()
 			if host, _, err := net.SplitHostPort(address); err == nil && host == want {
