@@ -252,11 +252,9 @@ func sendTCP(h *nettest.Host, from, to string, sport, dport uint16, flags byte, 
 	seg = append(seg, payload...)
 	binary.BigEndian.PutUint16(seg[16:], checksum(src, dst, seg))
 	return h.Do(func() error {
-		family, sa := unix.AF_INET, unix.Sockaddr(nil)
-		if dst.Is6() {
-			family, sa = unix.AF_INET6, &unix.SockaddrInet6{Addr: dst.As16()}
-		} else {
-			sa = &unix.SockaddrInet4{Addr: dst.As4()}
+		family, sa := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Addr: dst.As16()})
+		if dst.Is4() {
+			family, sa = unix.AF_INET, &unix.SockaddrInet4{Addr: dst.As4()}
 		}
 		fd, err := unix.Socket(family, unix.SOCK_RAW, unix.IPPROTO_TCP)
 		if err != nil {

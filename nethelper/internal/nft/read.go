@@ -109,7 +109,7 @@ func (t *Table) verify(want *ruleset.Table) error {
 			return fmt.Errorf("set %s has %d elements, want %d", set.Name, have, wanted)
 		}
 	}
-	rules, err := listRules(t.cfg, nftables.TableFamilyINet, want.Name, "")
+	rules, err := listRules(t.cfg, nftables.TableFamilyINet, want.Name)
 	if err != nil {
 		return err
 	}

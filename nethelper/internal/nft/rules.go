@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -14,39 +15,27 @@ import (
 // further than needed: a rule of a kind that nobody has heard of yet must not
 // keep a sensor from working.
 type ForeignRule struct {
+	Chain  string
 	Handle uint64
-	// Exprs are the names of the expressions, such as "match" or "immediate",
-	// with their attributes as they are in the kernel.
-	Exprs []ForeignExpr
-	// Comment is the rule's own, as nft writes it. The iptables programs have
-	// theirs in a match.
-	Comment []byte
+	// Comment is the one that nft or the iptables programs have written.
+	Comment string
+	// BlocksAll is true when the rule drops or rejects every packet.
+	BlocksAll bool
 }
 
-// ForeignExpr is one expression of a rule.
-type ForeignExpr struct {
-	Name string
-	Data []byte
+// ListRules returns the rules of a table, those of each chain in their order. A
+// table that does not exist has none.
+func ListRules(cfg Config, table *nftables.Table) ([]ForeignRule, error) {
+	return listRules(cfg, table.Family, table.Name)
 }
 
-// ListRules returns the rules of a chain, in their order. A chain that does not
-// exist has none.
-func ListRules(cfg Config, chain *nftables.Chain) ([]ForeignRule, error) {
-	return listRules(cfg, chain.Table.Family, chain.Table.Name, chain.Name)
-}
-
-// listRules lists the rules of one chain, or of all chains of the table.
-func listRules(cfg Config, family nftables.TableFamily, table, chain string) ([]ForeignRule, error) {
+func listRules(cfg Config, family nftables.TableFamily, table string) ([]ForeignRule, error) {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: cfg.NetNS})
 	if err != nil {
 		return nil, fmt.Errorf("open netfilter connection: %w", err)
 	}
 	defer func() { _ = conn.Close() }()
-	filter := []netlink.Attribute{{Type: unix.NFTA_RULE_TABLE, Data: append([]byte(table), 0)}}
-	if chain != "" {
-		filter = append(filter, netlink.Attribute{Type: unix.NFTA_RULE_CHAIN, Data: append([]byte(chain), 0)})
-	}
-	attrs, err := netlink.MarshalAttributes(filter)
+	attrs, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: unix.NFTA_RULE_TABLE, Data: append([]byte(table), 0)}})
 	if err != nil {
 		return nil, err
 	}
@@ -59,13 +48,13 @@ func listRules(cfg Config, family nftables.TableFamily, table, chain string) ([]
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("list rules of %s %s: %w", table, chain, err)
+		return nil, fmt.Errorf("list rules of %s: %w", table, err)
 	}
 	rules := make([]ForeignRule, 0, len(answer))
 	for _, msg := range answer {
 		rule, err := parseRule(msg.Data)
 		if err != nil {
-			return nil, fmt.Errorf("read rule of %s %s: %w", table, chain, err)
+			return nil, fmt.Errorf("read rule of %s: %w", table, err)
 		}
 		rules = append(rules, rule)
 	}
@@ -87,50 +76,130 @@ func parseRule(data []byte) (ForeignRule, error) {
 	ad.ByteOrder = binary.BigEndian
 	for ad.Next() {
 		switch ad.Type() {
+		case unix.NFTA_RULE_CHAIN:
+			r.Chain = ad.String()
 		case unix.NFTA_RULE_HANDLE:
 			r.Handle = ad.Uint64()
 		case unix.NFTA_RULE_USERDATA:
-			r.Comment = comment(ad.Bytes())
+			if text := userComment(ad.Bytes()); text != "" {
+				r.Comment = text
+			}
 		case unix.NFTA_RULE_EXPRESSIONS:
-			ad.Nested(func(list *netlink.AttributeDecoder) error {
-				for list.Next() {
-					list.Nested(func(one *netlink.AttributeDecoder) error {
-						r.Exprs = append(r.Exprs, parseExpr(one))
-						return nil
-					})
-				}
-				return nil
-			})
+			ad.Nested(r.parseExprs)
 		}
 	}
 	return r, ad.Err()
 }
 
-func parseExpr(ad *netlink.AttributeDecoder) ForeignExpr {
-	var e ForeignExpr
+func (r *ForeignRule) parseExprs(list *netlink.AttributeDecoder) error {
+	blocks, conditional := false, false
+	for list.Next() {
+		list.Nested(func(one *netlink.AttributeDecoder) error {
+			switch e := parseExpr(one); {
+			case e.name == "match" && e.xtName == "comment":
+				r.Comment = e.xtText
+			case e.blocks():
+				blocks = true
+			case !e.harmless():
+				conditional = true
+			}
+			return nil
+		})
+	}
+	r.BlocksAll = blocks && !conditional
+	return nil
+}
+
+// foreignExpr is what is read of an expression.
+type foreignExpr struct {
+	name string
+	// xtName and xtText are the name and the text of an extension of iptables.
+	xtName, xtText string
+	// drop is true for the verdict.
+	drop bool
+}
+
+// blocks tells whether the expression ends the packet.
+func (e foreignExpr) blocks() bool {
+	return e.drop || e.name == "reject" || e.name == "target" && (e.xtName == "REJECT" || e.xtName == "DROP")
+}
+
+// harmless tells whether the rule goes on after the expression for all packets.
+func (e foreignExpr) harmless() bool { return e.name == "counter" || e.name == "log" }
+
+func parseExpr(ad *netlink.AttributeDecoder) foreignExpr {
+	var e foreignExpr
 	for ad.Next() {
 		switch ad.Type() {
 		case unix.NFTA_EXPR_NAME:
-			e.Name = ad.String()
+			e.name = ad.String()
 		case unix.NFTA_EXPR_DATA:
-			e.Data = ad.Bytes()
+			switch e.name {
+			case "match", "target":
+				ad.Nested(e.parseExtension)
+			case "immediate":
+				ad.Nested(e.parseVerdict)
+			}
 		}
 	}
 	return e
 }
 
-// comment finds the comment in the user data of a rule: a list of type, length
-// and value; type 0 is the comment, ended by a zero.
-func comment(data []byte) []byte {
+// parseExtension reads NFTA_MATCH_NAME and NFTA_MATCH_INFO, which have the
+// numbers of NFTA_TARGET_NAME and NFTA_TARGET_INFO.
+func (e *foreignExpr) parseExtension(ad *netlink.AttributeDecoder) error {
+	for ad.Next() {
+		switch ad.Type() {
+		case unix.NFTA_MATCH_NAME:
+			e.xtName = ad.String()
+		case unix.NFTA_MATCH_INFO:
+			text, _, _ := bytes.Cut(ad.Bytes(), []byte{0})
+			e.xtText = string(text)
+		}
+	}
+	return nil
+}
+
+// parseVerdict reads NFTA_IMMEDIATE_DATA, NFTA_DATA_VERDICT, NFTA_VERDICT_CODE.
+func (e *foreignExpr) parseVerdict(ad *netlink.AttributeDecoder) error {
+	for ad.Next() {
+		if ad.Type() != unix.NFTA_IMMEDIATE_DATA {
+			continue
+		}
+		ad.Nested(func(data *netlink.AttributeDecoder) error {
+			for data.Next() {
+				if data.Type() == unix.NFTA_DATA_VERDICT {
+					data.Nested(e.parseCode)
+				}
+			}
+			return nil
+		})
+	}
+	return nil
+}
+
+func (e *foreignExpr) parseCode(ad *netlink.AttributeDecoder) error {
+	const nfDrop = 0
+	for ad.Next() {
+		if ad.Type() == unix.NFTA_VERDICT_CODE {
+			e.drop = ad.Uint32() == nfDrop
+		}
+	}
+	return nil
+}
+
+// userComment finds the comment in the user data of a rule: a list of type,
+// length and value; type 0 is the comment, ended by a zero.
+func userComment(data []byte) string {
 	for len(data) >= 2 {
 		kind, length := data[0], int(data[1])
 		if len(data) < 2+length {
-			return nil
+			return ""
 		}
 		if kind == 0 && length > 0 {
-			return data[2 : 2+length-1]
+			return string(data[2 : 2+length-1])
 		}
 		data = data[2+length:]
 	}
-	return nil
+	return ""
 }

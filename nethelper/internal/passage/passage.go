@@ -3,42 +3,258 @@ package passage
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
+	"sync"
 
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
 	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
 
 	"honeysens.org/dockersensor/nethelper/internal/nft"
+	"honeysens.org/dockersensor/nethelper/internal/ruleset"
 	"honeysens.org/dockersensor/shared/helperapi"
 )
 
 // Config says what has to get through.
 type Config struct {
-	Bridge               string
+	// Bridge is the interface of the services bridge.
+	Bridge string
+	// V4 and V6 are the networks on it; an unset one needs no passage.
 	V4, V6               netip.Prefix
 	GatewayV4, GatewayV6 netip.Addr
 	CollectorPort        uint16
 	Egress               helperapi.Egress
 }
 
-// Passage keeps the way of one sensor open.
-type Passage struct{}
+// Passage keeps the way of one sensor open. Its methods may be called from
+// several goroutines.
+type Passage struct {
+	log   *zap.Logger
+	name  string
+	where nft.Config
+
+	mu sync.Mutex
+	// done is what the rules in the kernel were made for.
+	done Config
+}
 
 // New makes the passage of the sensor with that container id.
 func New(log *zap.Logger, sensorID string, where nft.Config) (*Passage, error) {
-	return nil, errors.ErrUnsupported
+	name, err := ruleset.TableName(sensorID)
+	if err != nil {
+		return nil, err
+	}
+	return &Passage{log: log, name: name, where: where}, nil
 }
 
 // Ensure makes the passage where a firewall drops, and returns those that it
-// found. It may be called as often as one likes.
+// found. It may be called as often as one likes: what is there already stays.
+// A firewall that cannot be opened is no error, but a Firewall with a Problem.
 func (p *Passage) Ensure(ctx context.Context, cfg Config) ([]helperapi.Firewall, error) {
-	return nil, errors.ErrUnsupported
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	conn, err := nft.Dial(p.where)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = conn.CloseLasting() }()
+	tables, err := listTables(p.where, conn)
+	if err != nil {
+		return nil, err
+	}
+	var found []helperapi.Firewall
+	for _, t := range tables {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		found = append(found, p.open(t, cfg)...)
+	}
+	p.done = cfg
+	legacy, err := findLegacy(p.where, cfg)
+	return append(found, legacy...), err
 }
 
 // Remove takes every rule of this sensor away from other people's chains.
-func (p *Passage) Remove(ctx context.Context) error { return errors.ErrUnsupported }
+func (p *Passage) Remove(ctx context.Context) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.done = Config{}
+	_, err := Cleanup(ctx, p.where, func(table string) bool { return table == p.name })
+	return err
+}
 
 // Cleanup is Remove for the sensors whose table name match accepts. It returns
 // what it removed, in words.
 func Cleanup(ctx context.Context, where nft.Config, match func(table string) bool) ([]string, error) {
-	return nil, errors.ErrUnsupported
+	conn, err := nft.Dial(where)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = conn.CloseLasting() }()
+	tables, err := listTables(where, conn)
+	if err != nil {
+		return nil, err
+	}
+	var (
+		removed []string
+		errs    error
+	)
+	for _, t := range tables {
+		if err := ctx.Err(); err != nil {
+			return removed, errors.Join(errs, err)
+		}
+		old := t.ours(func(comment string) bool { return ruleset.IsTableName(comment) && match(comment) })
+		if err := t.change(where, old, nil); err != nil {
+			errs = errors.Join(errs, err)
+			continue
+		}
+		for _, rule := range old {
+			removed = append(removed, fmt.Sprintf("rule %s in chain %s of table %s", rule.Comment, rule.Chain, t))
+		}
+	}
+	return removed, errs
+}
+
+// open brings the rules in one table up to date.
+func (p *Passage) open(t table, cfg Config) []helperapi.Firewall {
+	old := t.ours(func(comment string) bool { return comment == p.name })
+	wanted, found := t.passages(p.name, cfg)
+	if p.done == cfg && t.hasAll(old, wanted) {
+		return found
+	}
+	err := t.change(p.where, old, wanted)
+	switch {
+	case err != nil && len(wanted) > 0:
+		p.log.Error("passage cannot be made", zap.Stringer("table", t), zap.Error(err))
+		for i := range found {
+			found[i].Problem = fmt.Sprintf("the rule that would let attackers through to the services could not be written: %v. Insert it by hand: %s", err, found[i].Passage)
+			found[i].Passage = ""
+		}
+	case err != nil:
+		p.log.Error("passage cannot be closed", zap.Stringer("table", t), zap.Error(err))
+	case len(wanted) > 0:
+		p.log.Info("passage made", zap.Stringer("table", t), zap.Int("rules", len(wanted)))
+	case len(old) > 0:
+		p.log.Info("passage closed", zap.Stringer("table", t), zap.Int("rules", len(old)))
+	}
+	return found
+}
+
+// table is one table of others, of a family that forwards IP.
+type table struct {
+	*nftables.Table
+	chains []*nftables.Chain
+	rules  []nft.ForeignRule
+}
+
+// String names the table as nft does.
+func (t table) String() string {
+	family := map[nftables.TableFamily]string{
+		nftables.TableFamilyIPv4: "ip", nftables.TableFamilyIPv6: "ip6", nftables.TableFamilyINet: "inet",
+	}[t.Family]
+	return family + " " + t.Name
+}
+
+// listTables returns the tables of others that have chains which filter.
+func listTables(where nft.Config, conn *nftables.Conn) ([]table, error) {
+	chains, err := conn.ListChains()
+	if err != nil {
+		return nil, fmt.Errorf("list chains: %w", err)
+	}
+	var tables []table
+	for _, chain := range chains {
+		switch {
+		case chain.Table == nil:
+			continue
+		case chain.Table.Family != nftables.TableFamilyIPv4 && chain.Table.Family != nftables.TableFamilyIPv6 && chain.Table.Family != nftables.TableFamilyINet:
+			continue
+		case chain.Table.Family == nftables.TableFamilyINet && ruleset.IsTableName(chain.Table.Name):
+			continue
+		}
+		tables = addChain(tables, chain)
+	}
+	for i, t := range tables {
+		if tables[i].rules, err = nft.ListRules(where, t.Table); err != nil {
+			return nil, err
+		}
+	}
+	return tables, nil
+}
+
+func addChain(tables []table, chain *nftables.Chain) []table {
+	for i, t := range tables {
+		if t.Family == chain.Table.Family && t.Name == chain.Table.Name {
+			tables[i].chains = append(t.chains, chain)
+			return tables
+		}
+	}
+	return append(tables, table{Table: chain.Table, chains: []*nftables.Chain{chain}})
+}
+
+// ours returns the rules whose comment match accepts.
+func (t table) ours(match func(comment string) bool) []nft.ForeignRule {
+	var rules []nft.ForeignRule
+	for _, rule := range t.rules {
+		if match(rule.Comment) {
+			rules = append(rules, rule)
+		}
+	}
+	return rules
+}
+
+// insertion is a rule to put on top of a chain.
+type insertion struct {
+	chain    string
+	exprs    []expr.Any
+	userData []byte
+	text     string
+}
+
+// hasAll tells whether each chain has as many of our rules as it should.
+func (t table) hasAll(have []nft.ForeignRule, wanted []insertion) bool {
+	count := map[string]int{}
+	for _, rule := range have {
+		count[rule.Chain]++
+	}
+	for _, rule := range wanted {
+		count[rule.chain]--
+	}
+	for _, n := range count {
+		if n != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// change deletes and inserts rules in one transaction. It uses a connection of
+// its own, so that a refusal leaves nothing unread for the next one.
+func (t table) change(where nft.Config, old []nft.ForeignRule, wanted []insertion) error {
+	if len(old) == 0 && len(wanted) == 0 {
+		return nil
+	}
+	conn, err := nft.Dial(where)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.CloseLasting() }()
+	for _, rule := range old {
+		err := conn.DelRule(&nftables.Rule{Table: t.Table, Chain: &nftables.Chain{Name: rule.Chain}, Handle: rule.Handle})
+		if err != nil {
+			return fmt.Errorf("change table %s: %w", t, err)
+		}
+	}
+	for _, rule := range wanted {
+		conn.InsertRule(&nftables.Rule{Table: t.Table, Chain: &nftables.Chain{Name: rule.chain}, Exprs: rule.exprs, UserData: rule.userData})
+	}
+	err = conn.Flush()
+	if errors.Is(err, unix.EPERM) {
+		return fmt.Errorf("change table %s: the program that made it owns it: %w", t, err)
+	}
+	if err != nil {
+		return fmt.Errorf("change table %s: %w", t, err)
+	}
+	return nil
 }

@@ -13,7 +13,7 @@ import (
 // field is something that can be read from a packet.
 type field struct {
 	text  string
-	bytes int
+	bytes uint32
 	needs protocols
 	load  func(reg uint32) expr.Any
 }
@@ -24,7 +24,7 @@ func load(fields ...field) part {
 	var (
 		p     part
 		names []string
-		word  int
+		word  uint32
 	)
 	for _, f := range fields {
 		p.exprs = append(p.exprs, f.load(register(word)))
@@ -36,12 +36,12 @@ func load(fields ...field) part {
 	return p
 }
 
-func metaField(text string, key expr.MetaKey, bytes int) field {
+func metaField(text string, key expr.MetaKey, bytes uint32) field {
 	return field{text: text, bytes: bytes, load: func(reg uint32) expr.Any { return meta(key, reg) }}
 }
 
 func payload(text string, base expr.PayloadBase, offset, length uint32, needs protocols) field {
-	return field{text: text, bytes: int(length), needs: needs, load: func(reg uint32) expr.Any {
+	return field{text: text, bytes: length, needs: needs, load: func(reg uint32) expr.Any {
 		return &expr.Payload{DestRegister: reg, Base: base, Offset: offset, Len: length}
 	}}
 }
@@ -107,7 +107,7 @@ func test(f field, operator string, op expr.CmpOp, v Value) part {
 func within(f field, prefix netip.Prefix) part {
 	p := load(f)
 	p.text += " " + prefix.Masked().String()
-	p.exprs = append(p.exprs, mask(prefixMask(prefix)), compare(expr.CmpOpEq, prefix.Masked().Addr().AsSlice()))
+	p.exprs = append(p.exprs, mask(f.bytes, prefixMask(prefix)), compare(expr.CmpOpEq, prefix.Masked().Addr().AsSlice()))
 	return p
 }
 
@@ -119,8 +119,8 @@ func prefixMask(prefix netip.Prefix) []byte {
 	return m
 }
 
-func mask(m []byte) expr.Any {
-	return &expr.Bitwise{SourceRegister: firstRegister, DestRegister: firstRegister, Len: uint32(len(m)), Mask: m, Xor: make([]byte, len(m))}
+func mask(bytes uint32, m []byte) expr.Any {
+	return &expr.Bitwise{SourceRegister: firstRegister, DestRegister: firstRegister, Len: bytes, Mask: m, Xor: make([]byte, bytes)}
 }
 
 // notOpening matches TCP packets that do not open a connection: anything but a
@@ -129,7 +129,7 @@ func notOpening() part {
 	const fin, syn, rst, ack = 0x01, 0x02, 0x04, 0x10
 	p := load(tcpFlags())
 	p.text = "tcp flags & (fin | syn | rst | ack) != syn"
-	p.exprs = append(p.exprs, mask([]byte{fin | syn | rst | ack}), compare(expr.CmpOpNeq, []byte{syn}))
+	p.exprs = append(p.exprs, mask(1, []byte{fin | syn | rst | ack}), compare(expr.CmpOpNeq, []byte{syn}))
 	return p
 }
 
@@ -191,7 +191,7 @@ func invalid() part { return tracked("state", "invalid", expr.CtKeySTATE, expr.C
 func tracked(name, value string, key expr.CtKey, bits uint32) part {
 	return part{text: "ct " + name + " " + value, exprs: []expr.Any{
 		&expr.Ct{Register: firstRegister, Key: key},
-		mask(binary.NativeEndian.AppendUint32(nil, bits)),
+		mask(4, binary.NativeEndian.AppendUint32(nil, bits)),
 		compare(expr.CmpOpNeq, make([]byte, 4)),
 	}}
 }

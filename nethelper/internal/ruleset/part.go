@@ -67,11 +67,11 @@ const firstRegister = unix.NFT_REG_1
 
 // register numbers the word of the register file: the first word of each 16
 // byte register has that register's old number.
-func register(word int) uint32 {
+func register(word uint32) uint32 {
 	if word%4 == 0 {
-		return uint32(unix.NFT_REG_1 + word/4)
+		return unix.NFT_REG_1 + word/4
 	}
-	return uint32(unix.NFT_REG32_00 + word)
+	return unix.NFT_REG32_00 + word
 }
 
 func meta(key expr.MetaKey, reg uint32) expr.Any {

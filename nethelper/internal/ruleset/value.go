@@ -68,7 +68,7 @@ type basicKind struct {
 	nftables.SetDatatype
 }
 
-func (k basicKind) words() int { return int(k.Bytes+3) / 4 }
+func (k basicKind) words() uint32 { return (k.Bytes + 3) / 4 }
 
 func kindOf(types ...nftables.SetDatatype) Kind {
 	var k Kind

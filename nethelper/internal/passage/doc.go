@@ -1,0 +1,19 @@
+// Package passage gets redirected connections through the firewalls of others.
+// A packet that one chain drops is lost whatever other chains say, so where
+// somebody else's forward chain drops by default, a rule of ours has to be in it:
+// in DOCKER-USER where Docker has made that, which is its place for the rules of
+// others, else on top of the chain.
+//
+// Invariants:
+//
+//   - Every rule carries the name of the sensor's table as its comment. What is
+//     removed is found by that comment in the kernel, nothing is remembered.
+//   - In chains of the iptables programs a rule is made of their own matches, so
+//     that "iptables -S" shows an ordinary rule; it cannot show others.
+//   - A chain that lets everything pass is not touched.
+//   - The rules open the way between the services bridge and the rest; the
+//     sensor's own table, which comes first, says what may use it.
+//
+// It does not write to the chains of iptables-legacy, which netlink cannot; it
+// reports them, with the command that opens them.
+package passage
