@@ -23,7 +23,7 @@ type crash struct {
 	// config is the fingerprint of what crashed; something else starts afresh.
 	config   string
 	failures int
-	// seen is the end that was counted last.
+	// seen is when what was counted last happened.
 	seen time.Time
 	next time.Time
 	// reason says how it ended.
@@ -45,6 +45,24 @@ func (c *crash) ended(container *Container, lastLine func() string) {
 	}
 	if line := lastLine(); line != "" {
 		c.reason += ": " + line
+	}
+	c.count()
+}
+
+// history is what is remembered of a service's containers.
+type history struct{ sandbox, honeypot crash }
+
+// launched counts the making of a sandbox. There is one only in the life of a
+// service; when it is more, something keeps ending or refusing it.
+func (c *crash) launched(err error) {
+	now := time.Now()
+	if now.Sub(c.seen) >= crashForgiven {
+		c.failures = 0
+	}
+	c.seen = now
+	c.reason = "its sandbox ended"
+	if err != nil {
+		c.reason = clean(err.Error())
 	}
 	c.count()
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"time"
 
@@ -134,10 +135,23 @@ func hostConfig(spec Spec) *container.HostConfig {
 		},
 	}
 	if spec.Network == "none" {
-		// So a honeypot that has left root can still listen on port 22.
-		host.Sysctls = map[string]string{"net.ipv4.ip_unprivileged_port_start": "0"}
+		host.Sysctls = sandboxSysctls()
 	}
 	return host
+}
+
+func sandboxSysctls() map[string]string {
+	sysctls := map[string]string{
+		// So a honeypot that has left root can still listen on port 22.
+		"net.ipv4.ip_unprivileged_port_start": "0",
+	}
+	// The engine switches IPv6 off in a namespace without network. Where the
+	// kernel has none at all, naming it would keep the sandbox from starting.
+	const disable = "net.ipv6.conf.%s.disable_ipv6"
+	if _, err := os.Stat("/proc/sys/net/ipv6/conf/all/disable_ipv6"); err == nil {
+		sysctls[fmt.Sprintf(disable, "all")], sysctls[fmt.Sprintf(disable, "default")] = "0", "0"
+	}
+	return sysctls
 }
 
 // evict removes a container of the Python sensor that holds the name, as it is
@@ -209,6 +223,11 @@ func (d *Docker) Watch(ctx context.Context, notify func()) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	// Events reads the version without the lock under which the first call
+	// negotiates it (docker client 28.5), so this is the first call.
+	if _, err := d.client.ServerVersion(ctx); err != nil {
+		return fmt.Errorf("watch containers: %w", err)
+	}
 	messages, failed := d.client.Events(ctx, events.ListOptions{Filters: args})
 	// What happened before is not told.
 	notify()

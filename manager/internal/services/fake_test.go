@@ -24,6 +24,9 @@ type world struct {
 	names      map[string]string
 	specs      map[string]Spec
 	engineErr  error
+	sandboxErr error
+	// attempts counts the sandboxes that were asked for.
+	attempts int
 	// faults are errors for the calls of the engine to come, by number.
 	calls  int
 	faults map[int]error
@@ -96,6 +99,12 @@ func (w *world) Create(_ context.Context, spec Spec) (string, error) {
 	defer w.mu.Unlock()
 	if err := w.fault(); err != nil {
 		return "", err
+	}
+	if spec.Role == Sandbox {
+		w.attempts++
+		if w.sandboxErr != nil {
+			return "", w.sandboxErr
+		}
 	}
 	if w.names[spec.Name] != "" {
 		return "", fmt.Errorf("name %s is taken", spec.Name)

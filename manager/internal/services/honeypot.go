@@ -36,7 +36,7 @@ func (p *pass) ensureHoneypot(ctx context.Context, u *unit) {
 	switch {
 	case u.honeypot == nil && u.image == "":
 	case u.honeypot != nil && u.honeypot.Running:
-		if u.crash.recovering(u.honeypot) {
+		if u.history.honeypot.recovering(u.honeypot) {
 			p.due(u.honeypot.Started.Add(crashSettled))
 		}
 	default:
@@ -54,8 +54,8 @@ func sandboxID(u *unit) string {
 // compare removes a honeypot that was made from something else.
 func (p *pass) compare(ctx context.Context, u *unit, spec Spec) {
 	want := spec.fingerprint()
-	if u.crash.config != want {
-		*u.crash = crash{config: want}
+	if u.history.honeypot.config != want {
+		u.history.honeypot = crash{config: want}
 	}
 	if u.honeypot != nil && u.honeypot.Config != want {
 		p.remove(ctx, u.honeypot.ID, u.ID)
@@ -67,10 +67,10 @@ func (p *pass) compare(ctx context.Context, u *unit, spec Spec) {
 // crashed.
 func (p *pass) revive(ctx context.Context, u *unit, spec Spec) {
 	if u.honeypot != nil {
-		u.crash.ended(u.honeypot, func() string { return p.engine.LastLine(ctx, u.honeypot.ID) })
+		u.history.honeypot.ended(u.honeypot, func() string { return p.engine.LastLine(ctx, u.honeypot.ID) })
 	}
-	if time.Now().Before(u.crash.next) {
-		p.due(u.crash.next)
+	if time.Now().Before(u.history.honeypot.next) {
+		p.due(u.history.honeypot.next)
 		return
 	}
 	err := p.start(ctx, u, spec)
@@ -78,7 +78,7 @@ func (p *pass) revive(ctx context.Context, u *unit, spec Spec) {
 	case ctx.Err() != nil:
 		return
 	case err == nil:
-		if u.crash.recovering(u.honeypot) {
+		if u.history.honeypot.recovering(u.honeypot) {
 			p.due(u.honeypot.Started.Add(crashSettled))
 		}
 		return
@@ -88,8 +88,8 @@ func (p *pass) revive(ctx context.Context, u *unit, spec Spec) {
 		p.fetcher.forget(u.Image)
 	}
 	p.log.Warn("service cannot be started", zap.String("service", u.ID), zap.Error(err))
-	u.crash.failed(err)
-	p.due(u.crash.next)
+	u.history.honeypot.failed(err)
+	p.due(u.history.honeypot.next)
 }
 
 func (p *pass) start(ctx context.Context, u *unit, spec Spec) error {

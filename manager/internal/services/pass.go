@@ -25,7 +25,7 @@ const (
 type unit struct {
 	plan
 	sandbox, honeypot *Container
-	crash             *crash
+	history           *history
 	image, digest     string
 	// problem says what is wrong, waiting what it waits for.
 	problem, waiting string
@@ -60,7 +60,7 @@ func (s *Services) pass(ctx context.Context) time.Time {
 		return p.next
 	}
 	for _, plan := range settle(wanted) {
-		p.units = append(p.units, &unit{plan: plan, crash: &crash{}})
+		p.units = append(p.units, &unit{plan: plan, history: &history{}})
 	}
 	containers, err := s.engine.Containers(limited)
 	if err != nil {
@@ -133,16 +133,16 @@ func (p *pass) each(do func(*unit)) {
 	wg.Wait()
 }
 
-// recall gives each unit the memory of its crashes, and drops that of others.
+// recall gives each unit its history, and drops that of others.
 func (p *pass) recall() {
-	kept := map[string]*crash{}
+	kept := map[string]*history{}
 	for _, u := range p.units {
-		if known := p.crashes[u.ID]; known != nil {
-			u.crash = known
+		if known := p.histories[u.ID]; known != nil {
+			u.history = known
 		}
-		kept[u.ID] = u.crash
+		kept[u.ID] = u.history
 	}
-	p.crashes = kept
+	p.histories = kept
 }
 
 // fetch sees to the images.
@@ -254,18 +254,34 @@ func (p *pass) ensureSandbox(ctx context.Context, u *unit, pause string, pauseEr
 	if u.Raw || u.sandbox != nil || u.image == "" {
 		return
 	}
-	if pauseErr != nil {
-		u.problem = clean(pauseErr.Error())
-		p.due(time.Now().Add(engineRetry))
-		return
+	past := &u.history.sandbox
+	if !time.Now().Before(past.next) {
+		err := pauseErr
+		if err == nil {
+			err = p.launchSandbox(ctx, u, pause)
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		past.launched(err)
+		if err == nil {
+			return
+		}
 	}
+	p.due(past.next)
+	if past.failures >= crashMany {
+		u.problem = past.reason
+	} else {
+		u.waiting = past.reason
+	}
+}
+
+func (p *pass) launchSandbox(ctx context.Context, u *unit, pause string) error {
 	started, err := p.launch(ctx, sandboxSpec(u.ID, pause))
-	if err != nil {
-		u.problem = clean(err.Error())
-		p.due(time.Now().Add(engineRetry))
-		return
+	if err == nil {
+		u.sandbox = &started
 	}
-	u.sandbox = &started
+	return err
 }
 
 // launch makes a container and starts it.

@@ -50,18 +50,18 @@ func (p *pass) judge(u *unit) (Status, string) {
 	switch {
 	case u.Error != "":
 		return Failed, u.Error
-	case !running && u.problem == "" && u.crash.failures >= crashMany:
-		return Failed, u.crash.text()
-	case !running && u.problem == "" && u.crash.failures > 0:
-		return Scheduled, u.crash.text()
+	case !running && u.problem == "" && u.history.honeypot.failures >= crashMany:
+		return Failed, u.history.honeypot.text()
+	case !running && u.problem == "" && u.history.honeypot.failures > 0:
+		return Scheduled, u.history.honeypot.text()
 	case u.problem != "":
 		return Failed, u.problem
 	case p.networkErr != nil:
 		return Scheduled, clean(p.networkErr.Error())
 	case !running || u.waiting != "":
 		return Scheduled, u.waiting
-	case u.crash.recovering(u.honeypot):
-		return Scheduled, "started again: " + u.crash.reason
+	case u.history.honeypot.recovering(u.honeypot):
+		return Scheduled, "started again: " + u.history.honeypot.reason
 	case u.conflict != "":
 		return Failed, u.conflict
 	}

@@ -56,7 +56,7 @@ type Services struct {
 
 	// These belong to Run.
 	connector connector
-	crashes   map[string]*crash
+	histories map[string]*history
 	// engineSince is when the engine stopped answering, unset while it does.
 	engineSince time.Time
 
@@ -76,7 +76,7 @@ func New(cfg Config, engine Engine, images Images, network Network, log *zap.Log
 	s := &Services{
 		cfg: cfg, engine: engine, images: images, log: log, wakeup: make(chan struct{}, 1),
 		connector: connector{network: network, log: log, again: cfg.Resync},
-		crashes:   map[string]*crash{},
+		histories: map[string]*history{},
 	}
 	s.fetcher = newFetcher(images, s.Wake, log)
 	if cfg.Store != "" {

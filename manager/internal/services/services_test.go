@@ -23,7 +23,9 @@ func ssh(id string) Wanted {
 	}}
 }
 
-func catchAll(id string) Wanted { return Wanted{ID: id, Label: "all", Image: "recon:1", CatchAll: true} }
+func catchAll(id string) Wanted {
+	return Wanted{ID: id, Label: "all", Image: "recon:1", CatchAll: true}
+}
 
 // begin runs services in the world until the test ends or the result is called.
 func begin(t *testing.T, w *world, cfg Config) (*Services, func()) {
@@ -166,6 +168,27 @@ func TestSandboxThatEndedIsReplacedWithItsHoneypot(t *testing.T) {
 	})
 }
 
+func TestSandboxThatCannotBeMadeIsNotHurried(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		s, _ := begin(t, w, Config{})
+		w.change(func() { w.images["cowrie:1"] = "image"; w.sandboxErr = errors.New("no memory") })
+		s.SetWanted([]Wanted{ssh("1"), {ID: "2", Image: "honeyd:1", Raw: true}})
+		for range 20 {
+			s.Wake()
+			after(time.Second)
+		}
+		if n := w.attempts; n < 3 || n > 6 {
+			t.Errorf("%d attempts in 20 s, want a pause that doubles", n)
+		}
+		wantState(t, s, "1", Failed, "no memory")
+		wantState(t, s, "2", Running, "")
+		w.change(func() { w.sandboxErr = nil })
+		after(time.Minute)
+		wantState(t, s, "1", Running, "")
+	})
+}
+
 func TestRemovalTakesTheWholeServiceAndNoOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
@@ -279,7 +302,7 @@ func TestHelperIsAbsentForAWhile(t *testing.T) {
 	})
 }
 
-func TestEngineIsAbsentForAWhile(t *testing.T) {
+func TestAbsentEngineIsToldAndReturns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
 		w.engineErr = errors.New("no such socket")

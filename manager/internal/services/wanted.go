@@ -22,8 +22,8 @@ type Wanted struct {
 	Ports []helperapi.Assignment `json:"ports,omitempty"`
 	// CatchAll gives it all that nobody else has.
 	CatchAll bool `json:"catch_all,omitempty"`
-	// Raw puts it into the sensor's own network namespace; it then has neither
-	// ports nor catch-all.
+	// Raw puts it into the sensor's own network namespace. Ports and catch-all
+	// then mean nothing: it sees the interface itself.
 	Raw bool `json:"raw,omitempty"`
 	// Error says why the service cannot run, such as a port assignment that
 	// cannot be read, or is "".
@@ -72,11 +72,13 @@ func (s *settler) settle(w Wanted) plan {
 		w.Error = s.refuse(w)
 	}
 	p := plan{Wanted: w}
-	if w.Error != "" {
+	if w.Error == "" {
+		s.count++
+	}
+	if w.Error != "" || w.Raw {
 		p.Ports, p.CatchAll = nil, false
 		return p
 	}
-	s.count++
 	var conflicts []string
 	p.Ports = nil
 	for _, a := range w.Ports {
@@ -106,8 +108,6 @@ func (s *settler) refuse(w Wanted) string {
 		return "the server names no image for it"
 	case s.count >= helperapi.MaxServices:
 		return fmt.Sprintf("more than %d services", helperapi.MaxServices)
-	case w.Raw && (len(w.Ports) > 0 || w.CatchAll):
-		return "raw network access excludes port assignments and catch-all"
 	}
 	return ""
 }
