@@ -67,7 +67,6 @@ func explainTLS(ep *endpoint, now time.Time, err error) *Error {
 	var name x509.HostnameError
 	var verification *tls.CertificateVerificationError
 	var record tls.RecordHeaderError
-	var alert tls.AlertError
 	switch {
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		return explainExpired(now, invalid.Cert)
@@ -79,8 +78,9 @@ func explainTLS(ep *endpoint, now time.Time, err error) *Error {
 			Advice: "if the server's certificate was replaced, download the sensor's configuration again; else somebody may be between sensor and server"}
 	case errors.Is(err, http.ErrSchemeMismatch), errors.As(err, &record):
 		return &Error{Class: ClassTLS, Problem: "the port does not speak TLS", Advice: "check that the server's HTTPS port is right"}
-	case errors.As(err, &alert):
-		return &Error{Class: ClassTLS, Problem: "the server ended the TLS handshake", Advice: "TLS 1.2 or newer is needed on the server"}
+	case strings.Contains(err.Error(), "tls: "):
+		// Alerts, and disagreement about versions, have no exported type.
+		return &Error{Class: ClassTLS, Problem: "the TLS handshake failed", Advice: "check that the server speaks TLS 1.2 or newer"}
 	}
 	return nil
 }
