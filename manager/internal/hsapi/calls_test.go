@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -46,9 +47,8 @@ func TestClockHeals(t *testing.T) {
 	for _, off := range []time.Duration{-3 * time.Hour, 3 * time.Hour} {
 		t.Run(off.String(), func(t *testing.T) {
 			_, c := newServer(t, Config{Now: func() time.Time { return time.Now().Add(-off) }}, func(w http.ResponseWriter, r *http.Request) {
-				var stamp int64
-				fmt.Sscan(r.Header.Get(headerTime), &stamp)
-				if skew := time.Since(time.Unix(stamp, 0)); skew > maxSkew || skew < -time.Second {
+				stamp, err := strconv.ParseInt(r.Header.Get(headerTime), 10, 64)
+				if skew := time.Since(time.Unix(stamp, 0)); err != nil || skew > maxSkew || skew < -time.Second {
 					w.WriteHeader(http.StatusForbidden)
 					return
 				}
@@ -250,23 +250,23 @@ func TestRegistryTransport(t *testing.T) {
 		seen = r
 		http.Redirect(w, r, "https://other.test/blob", http.StatusTemporaryRedirect)
 	})
-	roundTrip := func(method, url string) (*http.Response, error) {
+	roundTrip := func(method, url string) (status int, err error) {
 		request, err := http.NewRequestWithContext(t.Context(), method, url, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		response, err := c.RegistryTransport().RoundTrip(request)
-		if err == nil {
-			response.Body.Close()
-			if response.Request != request {
-				t.Error("the answer is not to the request that was made")
-			}
+		if err != nil {
+			return 0, err
 		}
-		return response, err
+		defer response.Body.Close()
+		if response.Request != request {
+			t.Error("the answer is not to the request that was made")
+		}
+		return response.StatusCode, nil
 	}
-	response, err := roundTrip(http.MethodGet, "https://"+c.Registry()+"/v2/")
-	if err != nil || response.StatusCode != http.StatusTemporaryRedirect {
-		t.Fatalf("%v, %v", response, err)
+	if status, err := roundTrip(http.MethodGet, "https://"+c.Registry()+"/v2/"); err != nil || status != http.StatusTemporaryRedirect {
+		t.Fatalf("%d, %v", status, err)
 	}
 	if seen.Host != c.Registry() || seen.URL.Path != "/v2/" || seen.Header.Get(headerAuth) != "" || seen.Header.Get("Accept-Encoding") != "identity" {
 		t.Errorf("request for %s%s with %v", seen.Host, seen.URL, seen.Header)

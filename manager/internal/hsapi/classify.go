@@ -112,7 +112,7 @@ func explainRoute(ep *endpoint, _ time.Time, err error) *Error {
 	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH):
 		return &Error{Class: ClassRoute, Problem: "there is no route", Advice: "check this host's addresses and its default route"}
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, errStalled), errors.As(err, &timeout) && timeout.Timeout():
-		return &Error{Class: ClassRoute, Problem: "no answer in time", Advice: "check the route to " + ep.route + ", and firewalls on the way"}
+		return &Error{Class: ClassRoute, Problem: "no answer in time", Advice: "check the route to the server (" + ep.route + "), and firewalls on the way"}
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
 		return &Error{Class: ClassRoute, Problem: "the connection ended before the answer", Advice: "look into the server's log"}
 	case strings.Contains(err.Error(), "malformed"), strings.Contains(err.Error(), "response headers exceeded"):

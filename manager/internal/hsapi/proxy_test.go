@@ -20,9 +20,10 @@ type testProxy struct {
 	user, password string
 	status         int // when not 0, the answer to everything
 
-	mu   sync.Mutex
-	seen []string
-	wg   sync.WaitGroup
+	mu     sync.Mutex
+	seen   []string
+	closed bool
+	wg     sync.WaitGroup
 }
 
 func newProxy(t *testing.T, p *testProxy) *testProxy {
@@ -30,6 +31,9 @@ func newProxy(t *testing.T, p *testProxy) *testProxy {
 	p.Server = httptest.NewServer(p)
 	t.Cleanup(func() {
 		p.Close()
+		p.mu.Lock()
+		p.closed = true
+		p.mu.Unlock()
 		p.wg.Wait()
 	})
 	return p
@@ -43,7 +47,15 @@ func (p *testProxy) settings() *config.Proxy {
 func (p *testProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.mu.Lock()
 	p.seen = append(p.seen, r.Method+" "+r.Host)
+	closed := p.closed
+	if !closed {
+		p.wg.Add(1)
+	}
 	p.mu.Unlock()
+	if closed {
+		return
+	}
+	defer p.wg.Done()
 	want := "Basic " + base64.StdEncoding.EncodeToString([]byte(p.user+":"+p.password))
 	switch {
 	case p.status != 0:
@@ -68,15 +80,13 @@ func (p *testProxy) connect(w http.ResponseWriter, r *http.Request) {
 		server.Close()
 		return
 	}
-	p.wg.Add(2)
 	pass := func(to, from net.Conn) {
-		defer p.wg.Done()
 		_, _ = io.Copy(to, from)
 		to.Close()
 		from.Close()
 	}
-	go pass(server, client)
-	go pass(client, server)
+	p.wg.Go(func() { pass(server, client) })
+	pass(client, server)
 }
 
 func TestProxy(t *testing.T) {

@@ -64,7 +64,7 @@ func recorded(t testing.TB) map[string]*exchange {
 	for _, file := range files {
 		e := &exchange{name: strings.TrimSuffix(filepath.Base(file), ".request")}
 		e.request, e.requestBody = readRequest(t, file)
-		e.response, e.responseBody = readResponse(t, strings.TrimSuffix(file, ".request")+".response", e.request)
+		readResponse(t, strings.TrimSuffix(file, ".request")+".response", e)
 		e.secret = known[e.request.Header.Get(headerSensor)]
 		all[e.name] = e
 	}
@@ -88,21 +88,21 @@ func readRequest(t testing.TB, file string) (*http.Request, []byte) {
 	return request, body
 }
 
-func readResponse(t testing.TB, file string, request *http.Request) (*http.Response, []byte) {
+func readResponse(t testing.TB, file string, e *exchange) {
 	t.Helper()
 	data, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	response, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(data)), request)
+	response, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(data)), e.request)
 	if err != nil {
 		t.Fatalf("%s: %v", file, err)
 	}
-	body, err := io.ReadAll(response.Body)
-	if err != nil {
+	defer response.Body.Close()
+	if e.responseBody, err = io.ReadAll(response.Body); err != nil {
 		t.Fatalf("%s: %v", file, err)
 	}
-	return response, body
+	e.response = response
 }
 
 func TestRecordedRequestsAreSignedAsOurs(t *testing.T) {
