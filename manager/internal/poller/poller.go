@@ -1,166 +1,206 @@
-// Package poller tells the server time and again how the sensor is, and brings
-// back what the server wants of it.
+// Package poller is the sensor's conversation with its server: it tells how the
+// sensor is, and leads what the server wants to the sink, at the interval that
+// the server sets.
+//
+// Invariants:
+//   - There is one poll at a time, and a second at least between two of them.
+//   - Each poll tells the state of its own moment; a poke that came before it is
+//     answered by it.
+//   - After a failure the next poll comes after a second, later ones after
+//     twice the time each, at most a minute; a part of it is random, so that
+//     the sensors of a server that comes back do not come all at once.
+//
+// It decides nothing about what the server wants, and keeps nothing of it but
+// the interval.
 package poller
 
 import (
 	"context"
-	"errors"
-	"math/rand/v2"
+	"crypto/rand"
+	"math/big"
 	"sync"
 	"time"
 
 	"go.uber.org/zap"
 
+	"honeysens.org/dockersensor/manager/internal/config"
 	"honeysens.org/dockersensor/manager/internal/hsapi"
 )
 
-// Waits after a poll that was not accepted: doubled each time, never longer than
-// a minute, so that a server that is back is noticed soon.
+// Times between polls.
 const (
-	firstWait = 2 * time.Second
-	maxWait   = time.Minute
+	firstRetry = time.Second
+	lastRetry  = time.Minute
+	// pokeGap is the least time between two polls, and pokeGapFailing the least
+	// one while polls fail.
+	pokeGap        = time.Second
+	pokeGapFailing = 5 * time.Second
 )
 
-// Client polls; *hsapi.Client does.
-type Client interface {
-	PostStatus(ctx context.Context, s hsapi.Status) (*hsapi.Wanted, error)
+// Server takes a status and says what it wants.
+type Server interface {
+	PostStatus(context.Context, hsapi.Status) (*hsapi.Wanted, error)
 }
 
-// Source tells how the sensor is.
+// Source knows how the sensor is.
 type Source interface {
-	PollStatus(ctx context.Context) hsapi.Status
+	PollStatus(context.Context) hsapi.Status
 }
 
-// Sink takes what the server wants, after each poll that it accepted.
+// Sink is told what the server wants. It keeps the poller waiting until it
+// returns.
 type Sink interface {
-	Take(ctx context.Context, wanted *hsapi.Wanted)
+	Take(context.Context, *hsapi.Wanted)
 }
 
-// Config steers a poller.
+// Config of a poller.
 type Config struct {
-	// Interval is the time between two polls until the server names another.
+	// Interval is the time between polls until the server names another.
 	Interval time.Duration
 }
 
-// Poller polls in Run; Poke and State may be called at any time.
+// State is how the polls went.
+type State struct {
+	// LastSuccess is the newest poll that the server took, LastTry the newest
+	// of all; both are zero before the first.
+	LastSuccess, LastTry time.Time
+	// Error is why the newest poll failed, with what to do, or "". Class says
+	// who has to do it.
+	Error string
+	Class hsapi.Class
+	// Interval is the one that is in force.
+	Interval time.Duration
+}
+
+// Poller polls a server.
 type Poller struct {
-	client Client
+	server Server
 	source Source
 	sink   Sink
 	log    *zap.Logger
 	poke   chan struct{}
 
-	// These belong to Run.
-	interval time.Duration
-	polled   bool
-	wait     time.Duration
-
 	mu    sync.Mutex
 	state State
 }
 
-// State is what there is to know about polling.
-type State struct {
-	// LastSuccess is when the server last accepted a poll, or zero.
-	LastSuccess time.Time
-	// Error is why the newest poll was not accepted, or empty; Class sorts it.
-	Error string
-	Class hsapi.Class
+// New returns a poller that waits for Run.
+func New(cfg Config, server Server, source Source, sink Sink, log *zap.Logger) *Poller {
+	interval := min(max(cfg.Interval, config.MinInterval), config.MaxInterval)
+	return &Poller{server: server, source: source, sink: sink, log: log,
+		poke: make(chan struct{}, 1), state: State{Interval: interval}}
 }
 
-// New returns a poller that has not polled yet.
-func New(cfg Config, client Client, source Source, sink Sink, log *zap.Logger) *Poller {
-	return &Poller{
-		client: client, source: source, sink: sink, log: log,
-		poke: make(chan struct{}, 1), interval: cfg.Interval, wait: firstWait,
-	}
-}
-
-// Poke asks for a poll now.
+// Poke asks for a poll now, since something has changed that the server should
+// know. It never waits.
 func (p *Poller) Poke() {
 	select {
 	case p.poke <- struct{}{}:
-	default:
+	default: // one is asked for already
 	}
 }
 
-// State returns the state of this moment.
+// State tells how the polls went. It may be called at any time.
 func (p *Poller) State() State {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.state
 }
 
-// Run polls until ctx ends.
+// Run polls, the first time at once, until the context ends.
 func (p *Poller) Run(ctx context.Context) {
-	for ctx.Err() == nil {
-		timer := time.NewTimer(p.once(ctx))
-		select {
-		case <-timer.C:
-		case <-p.poke:
-		case <-ctx.Done():
+	for failures := 0; ctx.Err() == nil; {
+		if p.once(ctx) {
+			failures = 0
+			p.wait(ctx, p.State().Interval, pokeGap)
+			continue
 		}
-		timer.Stop()
+		retry := retryAfter(failures)
+		failures++
+		p.wait(ctx, retry, min(retry, pokeGapFailing))
 	}
 }
 
-// once polls and returns how long to wait for the next one.
-func (p *Poller) once(ctx context.Context) time.Duration {
+// once polls, and tells whether the server took it.
+func (p *Poller) once(ctx context.Context) bool {
+	select {
+	case <-p.poke: // answered by this poll
+	default:
+	}
 	status := p.source.PollStatus(ctx)
-	if !p.polled {
-		// The server expects no services from a sensor that has just started.
+	if p.State().LastSuccess.IsZero() {
+		// The first answer says which services there are; what runs from
+		// before is told with the second poll, as all sensors do.
 		status.Services = nil
 	}
-	wanted, err := p.client.PostStatus(ctx, status)
+	wanted, err := p.server.PostStatus(ctx, status)
 	if ctx.Err() != nil {
-		return 0
+		return false
 	}
+	p.note(wanted, err, time.Now())
 	if err != nil {
-		p.failed(err)
-		pause := jitter(p.wait)
-		p.wait = min(2*p.wait, maxWait)
-		return pause
-	}
-	p.succeeded()
-	p.wait = firstWait
-	if wanted.Interval > 0 {
-		p.interval = wanted.Interval
+		return false
 	}
 	p.sink.Take(ctx, wanted)
-	first := !p.polled
-	p.polled = true
-	if first {
-		// What runs already is told at once, not after an interval.
-		return 0
-	}
-	return p.interval
+	return true
 }
 
-func (p *Poller) succeeded() {
+// note writes down how a poll went, and logs what is new.
+func (p *Poller) note(wanted *hsapi.Wanted, err error, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.state.Error != "" {
-		p.log.Info("the server accepts polls again")
+	before := p.state
+	p.state.LastTry = now
+	if err != nil {
+		p.state.Error, p.state.Class = err.Error(), hsapi.ClassOf(err)
+		p.logFailure(before, err)
+		return
 	}
-	p.state = State{LastSuccess: time.Now()}
-}
-
-// failed notes an error, and logs it when it is another than before.
-func (p *Poller) failed(err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if err.Error() != p.state.Error {
-		p.log.Warn("the server does not accept polls", zap.Error(err))
+	p.state.LastSuccess, p.state.Error, p.state.Class = now, "", ""
+	if wanted.Interval > 0 {
+		p.state.Interval = wanted.Interval
 	}
-	p.state.Error, p.state.Class = err.Error(), ""
-	var known *hsapi.Error
-	if errors.As(err, &known) {
-		p.state.Class = known.Class
+	if before.LastSuccess.IsZero() || before.Error != "" {
+		p.log.Info("server reached", zap.Duration("interval", p.state.Interval))
 	}
 }
 
-// jitter returns between half and all of a duration, so that sensors that lost
-// the server together do not come back together.
-func jitter(d time.Duration) time.Duration {
-	return d/2 + rand.N(d/2) // #nosec G404 -- spreads load, keeps no secret
+// logFailure speaks up when the trouble is a new one.
+func (p *Poller) logFailure(before State, err error) {
+	level := zap.DebugLevel
+	if before.Error == "" || before.Class != p.state.Class {
+		level = zap.WarnLevel
+	}
+	p.log.Log(level, "poll failed", zap.String("class", string(p.state.Class)), zap.Error(err))
+}
+
+// wait returns after d, or earlier when poked, but not before the gap.
+func (p *Poller) wait(ctx context.Context, d, gap time.Duration) {
+	timer := time.NewTimer(gap)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return
+	case <-timer.C:
+	}
+	timer.Reset(max(d-gap, 0))
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	case <-p.poke:
+	}
+}
+
+// retryAfter is the wait after so many failures before this one: the second half
+// of it is random.
+func retryAfter(failures int) time.Duration {
+	full := lastRetry
+	if failures < 6 {
+		full = min(firstRetry<<failures, lastRetry)
+	}
+	random, err := rand.Int(rand.Reader, big.NewInt(int64(full/2)))
+	if err != nil {
+		return full
+	}
+	return full/2 + time.Duration(random.Int64())
 }

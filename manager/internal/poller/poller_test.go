@@ -7,112 +7,183 @@ import (
 	"testing/synctest"
 	"time"
 
-	"go.uber.org/zap/zaptest"
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"honeysens.org/dockersensor/manager/internal/hsapi"
 )
 
-// fake is client, source and sink at once; times are those of its polls.
-type fake struct {
-	times  []time.Duration
-	sent   []hsapi.Status
-	err    error
-	wanted hsapi.Wanted
-	taken  int
-	start  time.Time
+// sensor is source, server and sink in one. Polls take a while, as they do.
+type sensor struct {
+	start    time.Time
+	times    []time.Duration
+	statuses []hsapi.Status
+	taken    []*hsapi.Wanted
+	took     time.Duration
+	answer   func(n int) (*hsapi.Wanted, error)
 }
 
-func (f *fake) PostStatus(_ context.Context, s hsapi.Status) (*hsapi.Wanted, error) {
-	f.times = append(f.times, time.Since(f.start))
-	f.sent = append(f.sent, s)
-	if f.err != nil {
-		return nil, f.err
+func (s *sensor) PollStatus(context.Context) hsapi.Status {
+	return hsapi.Status{State: hsapi.StateRunning, Services: map[string]hsapi.ServiceState{"1": hsapi.ServiceRunning}}
+}
+
+func (s *sensor) PostStatus(ctx context.Context, status hsapi.Status) (*hsapi.Wanted, error) {
+	s.times = append(s.times, time.Since(s.start))
+	s.statuses = append(s.statuses, status)
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-time.After(s.took):
 	}
-	return &f.wanted, nil
+	return s.answer(len(s.times))
 }
 
-func (f *fake) PollStatus(context.Context) hsapi.Status {
-	return hsapi.Status{Services: map[string]hsapi.ServiceState{"1": hsapi.ServiceRunning}}
-}
+func (s *sensor) Take(_ context.Context, wanted *hsapi.Wanted) { s.taken = append(s.taken, wanted) }
 
-func (f *fake) Take(context.Context, *hsapi.Wanted) { f.taken++ }
-
-// poll runs a poller for a while of a bubble's time.
-func poll(t *testing.T, f *fake, during time.Duration, then func(*Poller)) {
+// run polls for some time, in a bubble whose clock jumps.
+func run(t *testing.T, s *sensor, log *zap.Logger, during func(*Poller)) {
 	t.Helper()
-	f.start = time.Now()
-	p := New(Config{Interval: 5 * time.Minute}, f, f, f, zaptest.NewLogger(t))
-	ctx, cancel := context.WithTimeout(t.Context(), during)
-	defer cancel()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		p.Run(ctx)
-	}()
-	synctest.Wait()
-	if then != nil {
-		then(p)
+	synctest.Test(t, func(t *testing.T) {
+		s.start = time.Now()
+		p := New(Config{Interval: 5 * time.Minute}, s, s, s, log)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			p.Run(ctx)
+		}()
+		during(p)
+		cancel()
+		<-done
+	})
+}
+
+// always gives the same answer.
+func always(wanted *hsapi.Wanted, err error) func(int) (*hsapi.Wanted, error) {
+	return func(int) (*hsapi.Wanted, error) { return wanted, err }
+}
+
+func TestPollsAtTheServersInterval(t *testing.T) {
+	s := &sensor{answer: func(n int) (*hsapi.Wanted, error) {
+		return &hsapi.Wanted{Interval: []time.Duration{0, 2 * time.Minute, time.Hour}[min(n, 3)-1]}, nil
+	}}
+	run(t, s, zap.NewNop(), func(p *Poller) {
+		time.Sleep(30 * time.Minute)
+		if got := p.State(); got.Interval != time.Hour || got.Error != "" || !got.LastSuccess.Equal(s.start.Add(7*time.Minute)) {
+			t.Errorf("state %+v", got)
+		}
+	})
+	if diff := cmp.Diff([]time.Duration{0, 5 * time.Minute, 7 * time.Minute}, s.times); diff != "" {
+		t.Errorf("polls (-want +got):\n%s", diff)
 	}
-	<-done
+	if len(s.taken) != 3 {
+		t.Errorf("the sink was told %d times", len(s.taken))
+	}
 }
 
-func TestInterval(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := &fake{wanted: hsapi.Wanted{Interval: 2 * time.Minute}}
-		poll(t, f, 5*time.Minute, nil)
-		want := []time.Duration{0, 0, 2 * time.Minute, 4 * time.Minute}
-		if len(f.times) != len(want) || f.taken != len(want) {
-			t.Fatalf("polls at %v, %d answers taken; want polls at %v", f.times, f.taken, want)
+func TestFirstPollTellsNoServices(t *testing.T) {
+	s := &sensor{answer: func(n int) (*hsapi.Wanted, error) {
+		if n == 1 {
+			return nil, errors.New("away")
 		}
-		for i := range want {
-			if f.times[i] != want[i] {
-				t.Errorf("polls at %v, want %v", f.times, want)
-			}
+		return &hsapi.Wanted{}, nil
+	}}
+	run(t, s, zap.NewNop(), func(*Poller) { time.Sleep(10 * time.Minute) })
+	if len(s.statuses) != 3 {
+		t.Fatalf("%d polls", len(s.statuses))
+	}
+	for i, want := range []int{0, 0, 1} {
+		if got := len(s.statuses[i].Services); got != want {
+			t.Errorf("poll %d tells of %d services, want %d", i, got, want)
 		}
-		if len(f.sent[0].Services) != 0 || len(f.sent[1].Services) != 1 {
-			t.Errorf("services of the first polls: %v, %v; want none, then one", f.sent[0].Services, f.sent[1].Services)
-		}
-	})
+	}
 }
 
-func TestBackOff(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := &fake{err: &hsapi.Error{Class: hsapi.ClassServer, Problem: "broken"}}
-		poll(t, f, 10*time.Minute, func(p *Poller) {
-			if state := p.State(); state.Class != hsapi.ClassServer || state.Error == "" {
-				t.Errorf("state %+v", state)
-			}
-		})
-		for i := 1; i < len(f.times); i++ {
-			if gap := f.times[i] - f.times[i-1]; gap < firstWait/2 || gap > maxWait {
-				t.Errorf("gap %d is %s", i, gap)
-			}
+func TestBacksOffAndRecovers(t *testing.T) {
+	away := &hsapi.Error{Class: hsapi.ClassRoute, Problem: "away"}
+	s := &sensor{}
+	s.answer = func(n int) (*hsapi.Wanted, error) {
+		if n <= 20 {
+			return nil, away
 		}
-		if n := len(f.times); n < 10 || n > 30 {
-			t.Errorf("%d polls in ten minutes without a server", n)
+		return &hsapi.Wanted{}, nil
+	}
+	core, logs := observer.New(zap.InfoLevel)
+	run(t, s, zap.New(core), func(p *Poller) {
+		time.Sleep(5 * time.Minute)
+		if got := p.State(); got.Class != hsapi.ClassRoute || got.Error != away.Error() || !got.LastSuccess.IsZero() || got.LastTry.IsZero() {
+			t.Errorf("state while away: %+v", got)
 		}
-		if f.taken != 0 {
-			t.Errorf("%d answers taken", f.taken)
+		time.Sleep(20 * time.Minute)
+		if got := p.State(); got.Class != "" || got.Error != "" || got.LastSuccess.IsZero() {
+			t.Errorf("state afterwards: %+v", got)
 		}
 	})
+	for i := 1; i <= 20; i++ {
+		gap, full := s.times[i]-s.times[i-1], min(time.Second<<min(i-1, 10), time.Minute)
+		if gap < full/2 || gap > full {
+			t.Errorf("retry %d after %v, want %v to %v", i, gap, full/2, full)
+		}
+	}
+	var messages []string
+	for _, entry := range logs.All() {
+		messages = append(messages, entry.Message)
+	}
+	if diff := cmp.Diff([]string{"poll failed", "server reached"}, messages); diff != "" {
+		t.Errorf("log (-want +got):\n%s", diff)
+	}
+}
+
+func TestRetriesAreNotInStep(t *testing.T) {
+	seen := map[time.Duration]bool{}
+	for range 20 {
+		seen[retryAfter(100)] = true
+	}
+	if len(seen) < 10 {
+		t.Errorf("%d different waits of 20", len(seen))
+	}
 }
 
 func TestPoke(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := &fake{}
-		poll(t, f, time.Minute, func(p *Poller) {
-			f.err = errors.New("gone")
+	s := &sensor{answer: always(&hsapi.Wanted{}, nil), took: 100 * time.Millisecond}
+	run(t, s, zap.NewNop(), func(p *Poller) {
+		time.Sleep(time.Minute)
+		for range 100 {
 			p.Poke()
-			synctest.Wait()
-			if state := p.State(); state.Error != "gone" || state.LastSuccess.IsZero() {
-				t.Errorf("state %+v", state)
-			}
-			f.err = nil
-			p.Poke()
-			synctest.Wait()
-			if state := p.State(); state.Error != "" {
-				t.Errorf("state %+v after the server is back", state)
-			}
-		})
+		}
+		time.Sleep(50 * time.Millisecond)
+		p.Poke() // while a poll is under way: its status was gathered before
+		time.Sleep(time.Minute)
 	})
+	want := []time.Duration{0, time.Minute, time.Minute + 1100*time.Millisecond}
+	if diff := cmp.Diff(want, s.times); diff != "" {
+		t.Errorf("polls (-want +got):\n%s", diff)
+	}
+}
+
+func TestPokesDoNotDefeatTheBackOff(t *testing.T) {
+	s := &sensor{answer: always(nil, errors.New("away"))}
+	run(t, s, zap.NewNop(), func(p *Poller) {
+		for range 1200 {
+			time.Sleep(50 * time.Millisecond)
+			p.Poke()
+		}
+	})
+	if len(s.times) > 18 {
+		t.Errorf("%d polls in a minute", len(s.times))
+	}
+}
+
+func TestEndsWithinAPoll(t *testing.T) {
+	s := &sensor{answer: always(&hsapi.Wanted{}, nil), took: time.Hour}
+	run(t, s, zap.NewNop(), func(p *Poller) {
+		time.Sleep(time.Minute)
+		if got := p.State(); !got.LastTry.IsZero() {
+			t.Errorf("state %+v", got)
+		}
+	})
+	if len(s.times) != 1 || len(s.taken) != 0 {
+		t.Errorf("%d polls, %d taken", len(s.times), len(s.taken))
+	}
 }
