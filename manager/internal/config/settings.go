@@ -115,13 +115,13 @@ func (a *Archive) Settings() (Settings, error) {
 		errs = append(errs, g.parse(a, &s))
 	}
 	if err := errors.Join(errs...); err != nil {
-		return Settings{}, fmt.Errorf("configuration archive %s: %w", a.path, err)
+		return Settings{}, fmt.Errorf("configuration archive %s: %w; then download the sensor's configuration again", a.path, err)
 	}
 	return s, nil
 }
 
 // remedy ends every error about a value.
-const remedy = "correct it in the sensor's settings at the server and download its configuration again"
+const remedy = "correct it in the sensor's settings at the server"
 
 // wrong is the error about a value. Secrets are named, not shown.
 func wrong(section, key string, value any, want string) error {
