@@ -159,17 +159,18 @@ func ask(h *nettest.Host, network, addr string) (string, error) {
 	return askFrom(ctx, h, network, "", addr)
 }
 
-// askFrom asks from an address, until ctx ends.
+// askFrom asks from an address, or for UDP from an address and port, until ctx
+// ends.
 func askFrom(ctx context.Context, h *nettest.Host, network, from, addr string) (string, error) {
 	var answer string
 	err := h.Do(func() error {
 		var d net.Dialer
-		if from != "" {
-			ip := net.ParseIP(from)
-			d.LocalAddr = &net.TCPAddr{IP: ip}
-			if network == "udp" {
-				d.LocalAddr = &net.UDPAddr{IP: ip}
-			}
+		if local, err := netip.ParseAddrPort(from); err == nil {
+			d.LocalAddr = net.UDPAddrFromAddrPort(local)
+		} else if from != "" && network == "udp" {
+			d.LocalAddr = &net.UDPAddr{IP: net.ParseIP(from)}
+		} else if from != "" {
+			d.LocalAddr = &net.TCPAddr{IP: net.ParseIP(from)}
 		}
 		conn, err := d.DialContext(ctx, network, addr)
 		if err != nil {
@@ -251,17 +252,22 @@ func sendTCP(h *nettest.Host, from, to string, sport, dport uint16, flags byte, 
 	binary.BigEndian.PutUint16(seg[14:], 1024)
 	seg = append(seg, payload...)
 	binary.BigEndian.PutUint16(seg[16:], checksum(src, dst, seg))
+	return sendRaw(h, dst, unix.IPPROTO_TCP, seg)
+}
+
+// sendRaw sends what follows the IP header.
+func sendRaw(h *nettest.Host, dst netip.Addr, proto int, data []byte) error {
 	return h.Do(func() error {
 		family, sa := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Addr: dst.As16()})
 		if dst.Is4() {
 			family, sa = unix.AF_INET, &unix.SockaddrInet4{Addr: dst.As4()}
 		}
-		fd, err := unix.Socket(family, unix.SOCK_RAW, unix.IPPROTO_TCP)
+		fd, err := unix.Socket(family, unix.SOCK_RAW, proto)
 		if err != nil {
 			return err
 		}
 		defer func() { _ = unix.Close(fd) }()
-		return unix.Sendto(fd, seg, 0, sa)
+		return unix.Sendto(fd, data, 0, sa)
 	})
 }
 

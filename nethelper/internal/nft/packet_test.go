@@ -232,7 +232,7 @@ func TestNetnsAnswersToTheHost(t *testing.T) {
 		"unicast v4":   {attacker4, attacker4, host4},
 		"unicast v6":   {attacker6, attacker6, host6},
 		"multicast v4": {"224.0.0.251", attacker4, host4},
-		"multicast v6": {"ff02::fb%eth0", attacker6, host6},
+		"multicast v6": {"ff02::fb", attacker6, host6},
 		"broadcast":    {"192.0.2.255", attacker4, host4},
 	}
 	for name, test := range tests {
@@ -241,7 +241,11 @@ func TestNetnsAnswersToTheHost(t *testing.T) {
 			l := newLab(t)
 			l.services(t)
 			l.up(t, nil)
-			hostPort := l.hostSends(t, test.to, test.host, 8080)
+			to := test.to
+			if strings.HasPrefix(to, "ff02:") {
+				to += zone(l.host)
+			}
+			hostPort := l.hostSends(t, to, test.host, 8080)
 			l.host.Run("conntrack", "-F")
 			l.attackerSends(t, test.answerFrom, 8080, test.host, hostPort)
 			want(t, l.attacker, "udp", at(test.host, 80), "two "+test.answerFrom)
@@ -255,6 +259,13 @@ func TestNetnsAnswersToTheHost(t *testing.T) {
 			}
 		})
 	}
+}
+
+// zone is the one of eth0, by number: the net package remembers names of
+// interfaces for all namespaces alike.
+func zone(h *nettest.Host) string {
+	index, _, _ := strings.Cut(h.Run("ip", "-o", "link", "show", "dev", "eth0"), ":")
+	return "%" + index
 }
 
 // hostSends sends a datagram from a new port of the host and closes the socket.
@@ -345,5 +356,74 @@ func TestNetnsPublishedPorts(t *testing.T) {
 			want(t, l.attacker, "tcp", at(host4, 22), who[0]+" "+attacker4)
 			want(t, l.attacker, "tcp", at(host4, 80), who[1]+" "+attacker4)
 		})
+	}
+}
+
+// TestNetnsNeverRedirected is what no honeypot may get, although nobody on the
+// host waits for it.
+func TestNetnsNeverRedirected(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.services(t)
+	l.up(t, nil)
+	l.attacker.Run("ip", "addr", "add", "10.10.10.99/32", "dev", "lo")
+	l.attacker.Run("ip", "addr", "add", "fd12::99/128", "dev", "lo")
+	linkLocal := func(h *nettest.Host) string {
+		fields := strings.Fields(h.Run("ip", "-6", "-br", "addr", "show", "dev", "eth0", "scope", "link"))
+		return netip.MustParsePrefix(fields[len(fields)-1]).Addr().String() + zone(l.attacker)
+	}
+	tests := map[string]struct {
+		from, to string
+		port     int
+	}{
+		"answer of a DHCP server":        {attacker4, host4, 68},
+		"answer of a DHCPv6 server":      {attacker6, host6, 546},
+		"link-local source":              {linkLocal(l.attacker), linkLocal(l.host), 80},
+		"address of the services bridge": {"10.10.10.99", host4, 80},
+		"IPv6 address of the bridge":     {"fd12::99", host6, 80},
+	}
+	for name, test := range tests {
+		before := l.redirected(t, "two")
+		l.attackerSends(t, test.from, 9000, test.to, test.port)
+		want(t, l.attacker, "udp", at(host4, 80), "two "+attacker4)
+		want(t, l.attacker, "udp", at(host6, 80), "two "+attacker6)
+		if n := l.redirected(t, "two") - before; n != 2 {
+			t.Errorf("%s: %d connections were redirected, want the 2 attacks", name, n)
+		}
+	}
+}
+
+// TestNetnsAnswersToContainers: what the host has sent for a container, under
+// its own address, has answers, too.
+func TestNetnsAnswersToContainers(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.services(t)
+	container := nettest.NewHost(t, "container")
+	nettest.Connect(container, "eth0", []string{"172.17.0.2/16"}, l.host, "docker0", []string{"172.17.0.1/16"})
+	container.Run("ip", "route", "add", "default", "via", "172.17.0.1")
+	l.host.Run("nft", "add table ip docker { chain post { type nat hook postrouting priority 100; ip saddr 172.17.0.0/16 masquerade; }; }")
+	l.up(t, nil)
+	serve(t, l.attacker, "udp", at(attacker4, 8080), "server")
+	answer, err := askFrom(t.Context(), container, "udp", "172.17.0.2:5000", at(attacker4, 8080))
+	if answer != "server "+host4 {
+		t.Fatalf("the container gets %q, %v", answer, err)
+	}
+	l.host.Run("conntrack", "-F")
+	l.attackerSends(t, public4, 8080, host4, 5000)
+	until(t, "a stranger is redirected", func() bool { return l.redirected(t, "two") == 1 })
+	sendUDP(t, l.attacker, attacker4, host4, 8080, 5000)
+	want(t, l.attacker, "udp", at(host4, 80), "two "+attacker4)
+	if n := l.redirected(t, "two"); n != 2 {
+		t.Errorf("%d connections were redirected, want the stranger and the attack", n)
+	}
+}
+
+// sendUDP sends from a port that a server of the test is bound to.
+func sendUDP(t *testing.T, h *nettest.Host, from, to string, fromPort, port uint16) {
+	t.Helper()
+	datagram := []byte{byte(fromPort >> 8), byte(fromPort), byte(port >> 8), byte(port), 0, 9, 0, 0, 'x'}
+	if err := sendRaw(h, netip.MustParseAddr(to), unix.IPPROTO_UDP, datagram); err != nil {
+		t.Fatalf("send from %s: %v", from, err)
 	}
 }

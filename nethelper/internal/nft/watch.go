@@ -33,16 +33,14 @@ func (t *Table) Watch(ctx context.Context, foreign func(context.Context)) error 
 	if err := conn.JoinGroup(unix.NFNLGRP_NFTABLES); err != nil {
 		return fmt.Errorf("watch: join nftables group: %w", err)
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	var readers sync.WaitGroup
-	defer readers.Wait()
-	defer cancel()
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Now()) })
-	defer stop()
 	changes := make(chan change, 1)
-	readers.Go(func() { t.listen(ctx, conn, changes) })
+	var listener sync.WaitGroup
+	listener.Go(func() { t.listen(ctx, conn, changes) })
 	t.answer(ctx, changes, foreign)
-	return nil
+	// The listener sees that ctx has ended as soon as it stops waiting.
+	err = conn.SetReadDeadline(time.Now())
+	listener.Wait()
+	return err
 }
 
 // change says whose things were changed.

@@ -92,6 +92,10 @@ func (l *lab) ensure(t *testing.T, egress helperapi.Egress) []helperapi.Firewall
 	if err != nil {
 		t.Fatal(err)
 	}
+	// What could not be resolved is tried again only after some seconds.
+	for _, h := range []*nettest.Host{l.attacker, l.host, l.service} {
+		h.Run("ip", "neigh", "flush", "all")
+	}
 	for _, f := range found {
 		if f.Problem != "" && f.Kind != kindLegacy {
 			t.Errorf("firewall %+v", f)
@@ -248,10 +252,6 @@ func TestNetnsIptablesInput(t *testing.T) {
 	}
 	if found := l.ensure(t, helperapi.EgressDeny); len(found) != 2 {
 		t.Errorf("found %+v", found)
-	}
-	// What could not be resolved is tried again only after some seconds.
-	for _, h := range []*nettest.Host{l.attacker, l.host, l.service} {
-		h.Run("ip", "neigh", "flush", "all")
 	}
 	l.check(t, "with the passage", true, true, false)
 	list := l.host.Run("iptables-nft", "-S", "INPUT")
