@@ -157,7 +157,7 @@ func (m *manager) run(ctx context.Context, control *control.Server) {
 			m.log.Error("the command line cannot reach this manager", zap.Error(err))
 		}
 	})
-	parts.Go(func() { m.keeper.run(ctx) })
+	parts.Go(func() { m.keeper.run(ctx, m.services.Reconnect) })
 	parts.Go(func() { m.intake.run(ctx, m.keeper) })
 	parts.Go(func() { m.services.Run(ctx) })
 	parts.Go(func() { m.uploader.Run(ctx) })

@@ -20,21 +20,19 @@ type helper interface {
 	Observe(ctx context.Context) (helperapi.Observed, error)
 }
 
-// keeper holds the wanted network and sees to it that the helper has it: the
-// interface and the bridge come from the configuration, the services from those
-// who run them.
+// keeper holds the wanted network: the interface and the bridge come from the
+// configuration, the services from those who run them. Only these put it into
+// force, since they alone know what is attached; the keeper watches the helper
+// and tells them when that is needed again.
 type keeper struct {
 	helper helper
 	log    *zap.Logger
 
-	// puts goes one at a time, so that an older state never follows a newer one.
-	puts sync.Mutex
-
 	mu       sync.Mutex
 	want     helperapi.Network
-	known    bool // the services have been told at least once
 	observed helperapi.Observed
 	err      error
+	away     bool // the helper did not answer when it was last asked
 	changed  chan struct{}
 }
 
@@ -42,48 +40,34 @@ func newKeeper(helper helper, want helperapi.Network, log *zap.Logger) *keeper {
 	return &keeper{helper: helper, log: log, want: want, changed: make(chan struct{})}
 }
 
-// Apply makes these the services of the network. It implements what the
+// configure changes everything but the services; it is in force after the next
+// Apply.
+func (k *keeper) configure(want helperapi.Network) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.want = want
+}
+
+// Apply puts the network with these services into force. It implements what the
 // services need of the network.
 func (k *keeper) Apply(ctx context.Context, services []helperapi.Service) (helperapi.Observed, error) {
 	k.mu.Lock()
-	k.want.Services = services
-	k.known = true
+	want := k.want
 	k.mu.Unlock()
-	return k.put(ctx)
-}
-
-// Observe asks the helper now. It implements what the services need of the
-// network. That the helper answers does not mend an error of the last change.
-func (k *keeper) Observe(ctx context.Context) (helperapi.Observed, error) {
-	observed, err := k.helper.Observe(ctx)
-	if err != nil || k.state().err == nil {
-		k.note(observed, err)
-	}
+	want.Services = services
+	observed, err := k.helper.Apply(ctx, want)
+	k.note(observed, err)
 	return observed, err
 }
 
-// configure changes everything but the services.
-func (k *keeper) configure(ctx context.Context, want helperapi.Network) {
-	k.mu.Lock()
-	want.Services = k.want.Services
-	k.want = want
-	known := k.known
-	k.mu.Unlock()
-	// While the services are not known, those that an earlier manager attached
-	// must stay; whoever tells them brings this change along.
-	if known {
-		_, _ = k.put(ctx)
+// Observe asks the helper now. It implements what the services need of the
+// network.
+func (k *keeper) Observe(ctx context.Context) (helperapi.Observed, error) {
+	observed, err := k.helper.Observe(ctx)
+	// That the helper answers does not mend an error of the last change.
+	if err != nil || k.state().err == nil {
+		k.note(observed, err)
 	}
-}
-
-func (k *keeper) put(ctx context.Context) (helperapi.Observed, error) {
-	k.puts.Lock()
-	defer k.puts.Unlock()
-	k.mu.Lock()
-	want := k.want
-	k.mu.Unlock()
-	observed, err := k.helper.Apply(ctx, want)
-	k.note(observed, err)
 	return observed, err
 }
 
@@ -122,12 +106,17 @@ func (k *keeper) state() keeperState {
 	return keeperState{observed: k.observed, err: k.err, changed: k.changed}
 }
 
-// run asks the helper time and again, until ctx ends.
-func (k *keeper) run(ctx context.Context) {
+// run asks the helper time and again until ctx ends, and calls reconnect when
+// the wanted state has to be put into force again: the helper is new, or it was
+// away.
+func (k *keeper) run(ctx context.Context, reconnect func()) {
 	tick := time.NewTicker(observeEvery)
 	defer tick.Stop()
 	for {
-		k.check(ctx)
+		observed, err := k.Observe(ctx)
+		if k.back(err) || (err == nil && !observed.Applied) {
+			reconnect()
+		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -136,15 +125,11 @@ func (k *keeper) run(ctx context.Context) {
 	}
 }
 
-// check asks the helper for its state. A helper that has none, because it is
-// new or the last try failed, gets the wanted one.
-func (k *keeper) check(ctx context.Context) {
-	observed, err := k.helper.Observe(ctx)
-	switch {
-	case ctx.Err() != nil:
-	case err == nil && (!observed.Applied || k.state().err != nil):
-		_, _ = k.put(ctx)
-	default:
-		k.note(observed, err)
-	}
+// back tells whether the helper answers for the first time after it did not.
+func (k *keeper) back(err error) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	was := k.away
+	k.away = err != nil
+	return was && err == nil
 }

@@ -60,15 +60,16 @@ func subnet(v4 string) helperapi.Network {
 	return helperapi.Network{Bridge: helperapi.Bridge{V4: netip.MustParsePrefix(v4)}}
 }
 
-// keep runs a keeper until the test ends.
-func keep(t *testing.T, helper *fakeHelper) *keeper {
+// keep runs a keeper, with services that do nothing but reconnect, until the
+// test ends.
+func keep(t *testing.T, helper *fakeHelper, services ...helperapi.Service) *keeper {
 	t.Helper()
 	k := newKeeper(helper, subnet("10.10.10.0/24"), zaptest.NewLogger(t))
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		k.run(ctx)
+		k.run(ctx, func() { _, _ = k.Apply(ctx, services) })
 	}()
 	t.Cleanup(func() {
 		cancel()
@@ -80,7 +81,7 @@ func keep(t *testing.T, helper *fakeHelper) *keeper {
 func TestKeeperConfiguresANewHelper(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		helper := &fakeHelper{away: errors.New("away")}
-		k := keep(t, helper)
+		k := keep(t, helper, helperapi.Service{ID: "7"})
 		synctest.Wait()
 		if k.state().err == nil {
 			t.Error("the helper's absence is not in the state")
@@ -88,7 +89,7 @@ func TestKeeperConfiguresANewHelper(t *testing.T) {
 		helper.set(func() { helper.away = nil })
 		<-time.After(observeEvery)
 		synctest.Wait()
-		if state := k.state(); state.err != nil || !state.observed.Applied {
+		if state := k.state(); state.err != nil || !state.observed.Applied || len(helper.has.Services) != 1 {
 			t.Errorf("state %+v", state)
 		}
 		helper.set(func() { helper.has = nil })
@@ -100,17 +101,18 @@ func TestKeeperConfiguresANewHelper(t *testing.T) {
 	})
 }
 
-func TestKeeperLeavesServicesThatItDoesNotKnow(t *testing.T) {
+func TestKeeperLeavesWhatIsInForce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		attached := subnet("10.10.10.0/24")
 		attached.Services = []helperapi.Service{{ID: "7"}}
 		helper := &fakeHelper{has: &attached}
 		k := keep(t, helper)
-		k.configure(t.Context(), subnet("10.20.0.0/24"))
+		<-time.After(3 * observeEvery)
 		synctest.Wait()
 		if helper.puts != 0 {
-			t.Fatalf("%d changes before the services are known", helper.puts)
+			t.Fatalf("%d changes although the helper has a state", helper.puts)
 		}
+		k.configure(subnet("10.20.0.0/24"))
 		if _, err := k.Apply(t.Context(), attached.Services); err != nil {
 			t.Fatal(err)
 		}
@@ -120,18 +122,16 @@ func TestKeeperLeavesServicesThatItDoesNotKnow(t *testing.T) {
 	})
 }
 
-func TestKeeperTriesAgainAfterAFailure(t *testing.T) {
+func TestKeeperShowsAFailedChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		helper := &fakeHelper{away: errors.New("away")}
+		helper := &fakeHelper{has: &helperapi.Network{}}
 		k := keep(t, helper)
-		if _, err := k.Apply(t.Context(), []helperapi.Service{{ID: "7"}}); err == nil {
-			t.Error("no error from a helper that is away")
-		}
-		helper.set(func() { helper.away = nil })
-		<-time.After(2 * observeEvery)
 		synctest.Wait()
-		if helper.has == nil || len(helper.has.Services) != 1 {
-			t.Error("the services did not reach the helper")
+		k.note(helperapi.Observed{}, errors.New("refused"))
+		<-time.After(3 * observeEvery)
+		synctest.Wait()
+		if k.state().err == nil {
+			t.Error("that the helper answers hides that the last change failed")
 		}
 	})
 }
@@ -156,7 +156,7 @@ func TestIntakeFollowsTheGateway(t *testing.T) {
 	}()
 	for _, v4 := range []string{"127.1.0.0/24", "127.2.0.0/24"} {
 		helper.set(func() { helper.has = nil })
-		k.configure(t.Context(), subnet(v4))
+		k.configure(subnet(v4))
 		if _, err := k.Apply(t.Context(), nil); err != nil {
 			t.Fatal(err)
 		}

@@ -46,7 +46,8 @@ func (m *manager) Take(ctx context.Context, wanted *hsapi.Wanted) {
 		settings := m.setup.settings()
 		m.log.Info("settings of the server taken over")
 		m.server.Configure(settings)
-		m.keeper.configure(ctx, wantedNetwork(m.cfg, settings))
+		m.keeper.configure(wantedNetwork(m.cfg, settings))
+		m.services.Reconnect()
 		m.uploader.Kick()
 	}
 	m.services.SetWanted(wantedServices(wanted.Services))

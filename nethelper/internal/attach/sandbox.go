@@ -131,37 +131,61 @@ func (s *Sandbox) Close() error {
 }
 
 func cgroupNames(pid int, containerID string) (bool, error) {
-	file, err := os.Open(fmt.Sprintf("/proc/%d/cgroup", pid))
+	its, err := readCgroup(fmt.Sprint(pid))
 	if err != nil {
-		return false, fmt.Errorf("cgroup of process %d: %w", pid, err)
+		return false, err
+	}
+	own, err := readCgroup("self")
+	if err != nil {
+		return false, err
+	}
+	return namesContainer(its, own, containerID), nil
+}
+
+func readCgroup(process string) (string, error) {
+	file, err := os.Open("/proc/" + process + "/cgroup")
+	if err != nil {
+		return "", fmt.Errorf("cgroup of process %s: %w", process, err)
 	}
 	defer file.Close()
 	text, err := io.ReadAll(io.LimitReader(file, maxCgroup))
 	if err != nil {
-		return false, fmt.Errorf("cgroup of process %d: %w", pid, err)
+		return "", fmt.Errorf("cgroup of process %s: %w", process, err)
 	}
-	return namesContainer(string(text), containerID), nil
+	return string(text), nil
 }
 
 // namesContainer tells whether the innermost container of a /proc/PID/cgroup is
-// the given one, in every hierarchy that names any. Outer ones are those that
-// the sensor itself is in.
-func namesContainer(cgroup, containerID string) bool {
+// the given one, in every hierarchy that names another than the helper's own.
+// A hierarchy that the engine does not use, as the unified one beside those of
+// cgroup v1, leaves everything in the container that the sensor itself is in.
+func namesContainer(cgroup, own, containerID string) bool {
+	outer := map[string]bool{"": true}
+	for _, path := range paths(own) {
+		outer[innermost(path)] = true
+	}
 	found := false
-	for line := range strings.Lines(cgroup) {
-		parts := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
-		if len(parts) != 3 {
-			continue
-		}
-		switch innermost(parts[2]) {
-		case "":
-		case containerID:
+	for _, path := range paths(cgroup) {
+		switch id := innermost(path); {
+		case id == containerID:
 			found = true
-		default:
+		case !outer[id]:
 			return false
 		}
 	}
-	return found
+	return found && !outer[containerID]
+}
+
+// paths returns those of a /proc/PID/cgroup, one for each hierarchy
+// (cgroups(7)).
+func paths(cgroup string) []string {
+	var paths []string
+	for line := range strings.Lines(cgroup) {
+		if parts := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3); len(parts) == 3 {
+			paths = append(paths, parts[2])
+		}
+	}
+	return paths
 }
 
 // innermost returns the last container id of a cgroup path, as the drivers

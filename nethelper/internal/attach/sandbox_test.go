@@ -33,7 +33,30 @@ func TestNamesContainer(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			if got := namesContainer(c.cgroup, own); got != c.want {
+			if got := namesContainer(c.cgroup, "0::/\n", own); got != c.want {
+				t.Errorf("got %v, want %v", got, c.want)
+			}
+		})
+	}
+}
+
+// TestNamesContainerInTheSensor has the helper in a container itself.
+func TestNamesContainerInTheSensor(t *testing.T) {
+	sandbox, sensor, other := strings.Repeat("a", 64), strings.Repeat("b", 64), strings.Repeat("c", 64)
+	helper := "1:cpu:/docker/" + sensor + "\n0::/docker/" + sensor + "\n"
+	cases := map[string]struct {
+		cgroup, claimed string
+		want            bool
+	}{
+		"unified hierarchy not used": {"1:cpu:/docker/" + sensor + "/docker/" + sandbox + "\n0::/docker/" + sensor + "\n", sandbox, true},
+		"another one in it":          {"1:cpu:/docker/" + sensor + "/docker/" + sandbox + "\n0::/docker/" + other + "\n", sandbox, false},
+		"the sensor itself":          {helper, sensor, false},
+		"a process of the sensor":    {helper, sandbox, false},
+		"a process of another":       {"1:cpu:/docker/" + other + "\n0::/docker/" + sensor + "\n", sandbox, false},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			if got := namesContainer(c.cgroup, helper, c.claimed); got != c.want {
 				t.Errorf("got %v, want %v", got, c.want)
 			}
 		})
@@ -46,7 +69,7 @@ func FuzzNamesContainer(f *testing.F) {
 	f.Add("1:x:relative/" + own)
 	f.Add("0::..")
 	f.Fuzz(func(t *testing.T, cgroup string) {
-		if namesContainer(cgroup, own) && !strings.Contains(cgroup, own) {
+		if namesContainer(cgroup, "0::/\n", own) && !strings.Contains(cgroup, own) {
 			t.Errorf("found in %q", cgroup)
 		}
 	})
