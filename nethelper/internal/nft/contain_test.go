@@ -1,7 +1,10 @@
 package nft
 
 import (
+	"net/netip"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"honeysens.org/dockersensor/nethelper/internal/ruleset"
 	"honeysens.org/dockersensor/shared/helperapi"
@@ -64,12 +67,46 @@ func TestNetnsServicesReach(t *testing.T) {
 func TestNetnsInventedSourcesAreDropped(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
-	serve(t, l.host, "tcp", "0.0.0.0:5556", "host")
 	l.up(t, func(c *ruleset.Config) { c.Egress = helperapi.EgressAll })
 	l.service.Run("ip", "addr", "add", "10.10.10.77/24", "dev", "eth0")
-	serve(t, l.attacker, "tcp", "0.0.0.0:443", "out")
-	for _, addr := range []string{"10.10.10.1:5556", at(attacker4, 443)} {
-		l.wantRefused(t, "tcp", "10.10.10.77", addr)
+	l.service.Run("ip", "addr", "add", "fd12::77/64", "dev", "eth0", "nodad")
+	for _, f := range []struct{ from, gateway, outside string }{{"10.10.10.77", "10.10.10.1", attacker4}, {"fd12::77", "fd12::1", attacker6}} {
+		l.wantRefused(t, "tcp", f.from, at(f.gateway, 5556))
+		l.wantRefused(t, "tcp", f.from, at(f.outside, 443))
+	}
+}
+
+// TestNetnsOnlyAttemptsAreRefused: what an idle machine sends, and what is left
+// of connections, goes nowhere and is not held against a service.
+func TestNetnsOnlyAttemptsAreRefused(t *testing.T) {
+	t.Parallel()
+	const ack = 16
+	l := newLab(t)
+	l.up(t, nil)
+	before := l.refused(t)
+	packets := []struct {
+		to    string
+		proto int
+		data  []byte
+	}{
+		{attacker4, unix.IPPROTO_ICMP, []byte{0, 0, 0xff, 0xfd, 0, 1, 0, 1}},
+		{"10.10.10.1", unix.IPPROTO_ICMP, []byte{0, 0, 0xff, 0xfd, 0, 1, 0, 1}},
+		{"10.10.10.1", unix.IPPROTO_IGMP, []byte{0x16, 0, 0x09, 0xfe, 224, 0, 0, 1}},
+		{"fd12::1", unix.IPPROTO_ICMPV6, []byte{133, 0, 0, 0, 0, 0, 0, 0}},
+	}
+	for _, p := range packets {
+		if err := sendRaw(l.service, netip.MustParseAddr(p.to), p.proto, p.data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, to := range []string{attacker4, "10.10.10.1"} {
+		if err := sendTCP(l.service, "10.10.10.2", to, 4000, 443, ack, "late"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.wantRefused(t, "udp", "10.10.10.2", "10.10.10.1:9")
+	if n := l.refused(t) - before; n != 1 {
+		t.Errorf("%d packets were refused, want the one attempt", n)
 	}
 }
 

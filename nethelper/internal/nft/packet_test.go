@@ -21,7 +21,10 @@ func TestNetnsRedirect(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	l.services(t)
-	l.up(t, nil)
+	l.up(t, func(c *ruleset.Config) {
+		// Assigned and protected: protected.
+		c.Services[0].Ports = append(c.Services[0].Ports, helperapi.Assignment{Port: helperapi.Port{Protocol: helperapi.TCP, Number: 2222}, To: 2022})
+	})
 	families := []struct{ name, host, attacker string }{{"v4", host4, attacker4}, {"v6", host6, attacker6}}
 	for _, f := range families {
 		tests := []struct {
@@ -205,22 +208,27 @@ func TestNetnsOnlyOpeningPacketsAreRedirected(t *testing.T) {
 	l := newLab(t)
 	l.services(t)
 	l.up(t, nil)
-	for _, f := range []struct{ from, to string }{{attacker4, host4}, {attacker6, host6}} {
-		before := l.redirected(t, "two")
+	for _, f := range []struct {
+		from, to, service string
+		port              uint16
+	}{
+		{attacker4, host4, "two", 80}, {attacker6, host6, "two", 80}, {attacker4, host4, "one", 22}, {attacker6, host6, "one", 22},
+	} {
+		before := l.redirected(t, f.service)
 		for i, flags := range []byte{ack, psh | ack, fin | ack, rst, rst | ack, syn | ack, 0, fin} {
-			if err := sendTCP(l.attacker, f.from, f.to, uint16(4000+i), 80, flags, "late"); err != nil {
+			if err := sendTCP(l.attacker, f.from, f.to, uint16(4000+i), f.port, flags, "late"); err != nil {
 				t.Fatal(err)
 			}
 		}
 		// Packets keep their order, so when this one is through the others are.
-		want(t, l.attacker, "tcp", at(f.to, 80), "two "+f.from)
-		if n := l.redirected(t, "two") - before; n != 1 {
+		want(t, l.attacker, "tcp", at(f.to, int(f.port)), f.service+" "+f.from)
+		if n := l.redirected(t, f.service) - before; n != 1 {
 			t.Errorf("%d packets to %s were redirected, want the opening one only", n, f.to)
 		}
-		if err := sendTCP(l.attacker, f.from, f.to, 4100, 80, syn, ""); err != nil {
+		if err := sendTCP(l.attacker, f.from, f.to, 4100, f.port, syn, ""); err != nil {
 			t.Fatal(err)
 		}
-		until(t, "a bare SYN is redirected", func() bool { return l.redirected(t, "two")-before == 2 })
+		until(t, "a bare SYN is redirected", func() bool { return l.redirected(t, f.service)-before == 2 })
 	}
 }
 
@@ -368,17 +376,12 @@ func TestNetnsNeverRedirected(t *testing.T) {
 	l.up(t, nil)
 	l.attacker.Run("ip", "addr", "add", "10.10.10.99/32", "dev", "lo")
 	l.attacker.Run("ip", "addr", "add", "fd12::99/128", "dev", "lo")
-	linkLocal := func(h *nettest.Host) string {
-		fields := strings.Fields(h.Run("ip", "-6", "-br", "addr", "show", "dev", "eth0", "scope", "link"))
-		return netip.MustParsePrefix(fields[len(fields)-1]).Addr().String() + zone(l.attacker)
-	}
 	tests := map[string]struct {
 		from, to string
 		port     int
 	}{
 		"answer of a DHCP server":        {attacker4, host4, 68},
 		"answer of a DHCPv6 server":      {attacker6, host6, 546},
-		"link-local source":              {linkLocal(l.attacker), linkLocal(l.host), 80},
 		"address of the services bridge": {"10.10.10.99", host4, 80},
 		"IPv6 address of the bridge":     {"fd12::99", host6, 80},
 	}
@@ -390,6 +393,12 @@ func TestNetnsNeverRedirected(t *testing.T) {
 		if n := l.redirected(t, "two") - before; n != 2 {
 			t.Errorf("%s: %d connections were redirected, want the 2 attacks", name, n)
 		}
+	}
+	// The host answers by itself: it could not route back what a service answers.
+	fields := strings.Fields(l.host.Run("ip", "-6", "-br", "addr", "show", "dev", "eth0", "scope", "link"))
+	linkLocal := netip.MustParsePrefix(fields[len(fields)-1]).Addr().String() + zone(l.attacker)
+	if _, err := ask(l.attacker, "udp", at(linkLocal, 80)); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("link-local address of the host: %v, want the host's refusal", err)
 	}
 }
 

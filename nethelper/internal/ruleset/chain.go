@@ -89,18 +89,14 @@ func (b *builder) assignChain() Chain {
 	return c
 }
 
-// hostWins are the rules that leave a port to the host, and record that they
-// did. Recording is a rule of its own because it ends there when the set is full.
+// hostWins are the rules that leave a port to the host. The catch-all, which
+// comes next, records that the host has it.
 func (b *builder) hostWins() []Rule {
 	if b.HostPorts == helperapi.HostPortsProtect {
-		return []Rule{
-			rule("the host uses it", anySocket(), remember(b.kept, protocol(), destinationPort())),
-			rule("so the host keeps it", anySocket(), accept()),
-		}
+		return []Rule{rule("the host uses it", anySocket(), accept())}
 	}
 	return []Rule{
-		rule("the host uses it, on an address", boundSocket(), remember(b.kept, protocol(), destinationPort())),
-		rule("so the host keeps it", boundSocket(), accept()),
+		rule("the host uses it, on an address", boundSocket(), accept()),
 		rule("the host uses it on all addresses, and loses it here", wildcardSocket(), remember(b.taken, protocol(), destinationPort())),
 	}
 }
@@ -116,6 +112,7 @@ func (b *builder) catchallChain() Chain {
 func (b *builder) catchChain() Chain {
 	return Chain{Name: "catch", Rules: []Rule{
 		rule("never redirected", jump("guard")),
+		// Recording is a rule of its own because it ends there when the set is full.
 		rule("the host uses it", anySocket(), remember(b.kept, protocol(), destinationPort())),
 		rule("so the host keeps it", anySocket(), accept()),
 		rule("to the catch-all", dnat(b.catchall4, onlyIPv4(), protocol())),
