@@ -119,6 +119,7 @@ func hostConfig(spec Spec) *container.HostConfig {
 	pids := spec.PIDs
 	host := &container.HostConfig{
 		NetworkMode:    container.NetworkMode(spec.Network),
+		Runtime:        spec.Runtime,
 		IpcMode:        container.IPCModePrivate,
 		CapDrop:        []string{"ALL"},
 		CapAdd:         spec.Caps,

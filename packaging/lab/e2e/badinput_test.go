@@ -64,7 +64,7 @@ func badServices(t *testing.T, s *scenario.Scenario) {
 	labtest.Must(t, err)
 
 	serviceIs(t, s, missing.ID, "error", "missing")
-	serviceIs(t, s, s.Honeypot.ID, "error", "portAssignment")
+	serviceIs(t, s, s.Honeypot.ID, "error", "port assignment")
 	serviceIs(t, s, s.Recon.ID, "running", "")
 
 	labtest.Must(t, s.Server.Unassign(t.Context(), s.Sensor.ID, missing.ID))

@@ -27,6 +27,7 @@ func TestE2E(t *testing.T) {
 	s := labtest.New(t, "e2e")
 	labtest.Must(t, s.Up(t.Context()))
 	labtest.Must(t, s.Assign(t.Context()))
+	settle(t, s)
 	before := look(t, s)
 	labtest.Must(t, s.Deploy(t.Context(), nil))
 	labtest.Diagnose(t, s)
@@ -37,10 +38,14 @@ func TestE2E(t *testing.T) {
 	}
 	step("attacks arrive", labtest.Attack)
 	step("processes have what they need", privileges)
-	t.Run("host is unchanged", func(t *testing.T) { hostUnchanged(t, s, before) })
+	t.Run("host is unchanged", func(t *testing.T) {
+		hostUnchanged(t, s, before)
+		passageIsCommented(t, s)
+	})
 	step("host keeps its ports", protectedListeners)
 	step("acknowledged events survive a kill", killManager)
 	step("bad input is told and harms nothing", badInput)
+	step("raw network access", rawNetworkAccess)
 	step("old compose file", oldComposeFile)
 	step("interface that is not there", missingInterface)
 	t.Run("nothing is left behind", func(t *testing.T) {
@@ -130,13 +135,34 @@ func killManager(t *testing.T, s *scenario.Scenario) {
 	})
 }
 
+// rawNetworkAccess gives the honeypot the sensor's own network.
+func rawNetworkAccess(t *testing.T, s *scenario.Scenario) {
+	raw := true
+	labtest.Must(t, s.Server.Assign(t.Context(), s.Sensor.ID, admin.Assignment{Service: s.Honeypot.ID, Raw: &raw}))
+	_, err := s.Exec(t.Context(), "manager", "poll")
+	labtest.Must(t, err)
+	eventually(t, "honeypot in the sensor's network", func() error {
+		out, err := s.Exec(t.Context(), "sh", "-c", `for p in /proc/[0-9]*; do [ "$(cat $p/comm)" != python3 ] || readlink $p/ns/net; done; readlink /proc/1/ns/net`)
+		if err != nil {
+			return err
+		}
+		if namespaces := strings.Fields(out); len(namespaces) != 2 || namespaces[0] != namespaces[1] {
+			return fmt.Errorf("namespaces of honeypot and sensor are %v", namespaces)
+		}
+		return nil
+	})
+	labtest.Must(t, s.Assign(t.Context()))
+	_, err = s.Exec(t.Context(), "manager", "poll")
+	labtest.Must(t, err)
+}
+
 // oldComposeFile starts the image from the compose file of the sensor before,
 // which knows no HOST_PORTS: an assigned port then wins over a listener on all
 // addresses, the catch-all still does not.
 func oldComposeFile(t *testing.T, s *scenario.Scenario) {
 	old := filepath.Join(labtest.Root(t), "packaging", "deploy", "testdata", "docker-compose.old.yml")
 	start := time.Now()
-	labtest.Must(t, s.DeployWith(t.Context(), old, nil))
+	labtest.Must(t, s.DeployWith(t.Context(), old, map[string]string{"@REVISION@": s.Revision()}))
 	ready(t, s, start)
 	listen(t, s, 7777)
 	listen(t, s, scenario.HoneypotPort)

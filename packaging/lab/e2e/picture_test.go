@@ -19,7 +19,20 @@ type picture map[string]bool
 var noise = regexp.MustCompile(`nf_conntrack_count|neigh\..*\.(retrans|base_reach)|fs\.|kernel\.|random|inet_peer`)
 
 // counted are numbers in lines that count.
-var counted = regexp.MustCompile(`counter packets \d+ bytes \d+|expires \S+|preferred_lft \S+|valid_lft \S+|# handle \d+`)
+var counted = regexp.MustCompile(`counter packets \d+ bytes \d+|expires \S+|preferred_lft \d+sec|valid_lft \d+sec|# handle \d+`)
+
+// settle waits until the host's own addresses are past duplicate address
+// detection: what appears by itself is not of the sensor.
+func settle(t *testing.T, s *scenario.Scenario) {
+	t.Helper()
+	eventually(t, "addresses of the host", func() error {
+		out, err := s.Lab.Command(t.Context(), host.Sensor, "ip", "-6", "addr", "show", "tentative").Output()
+		if err == nil && len(out) > 0 {
+			err = fmt.Errorf("tentative: %s", out)
+		}
+		return err
+	})
+}
 
 // look takes a picture of the sensor's host. Nothing of it is filtered by what
 // the sensor is supposed to do.
@@ -48,7 +61,7 @@ func look(t *testing.T, s *scenario.Scenario) picture {
 			if strings.HasPrefix(line, "chain ") {
 				chain = strings.Split(chain, " / ")[0] + " / " + line
 			}
-			seen[fmt.Sprintf("%s: %s %s", command, chain, line)] = true
+			seen[fmt.Sprintf("%s: %s", command, strings.TrimSpace(chain+" "+line))] = true
 		}
 	}
 	return seen
@@ -72,7 +85,8 @@ func ours(id string) *regexp.Regexp {
 	bridge := "services-" + id[:6]
 	return regexp.MustCompile(strings.Join([]string{
 		`^nft -s list ruleset: table inet honeysens-` + id[:12] + `\b`,
-		`^nft -s list ruleset: .*comment "honeysens-` + id[:12],
+		// Its comment is looked at by passageIsCommented: nft does not show those of iptables.
+		`^nft -s list ruleset: table ip6? filter .*ct status dnat ct reply saddr (10\.10\.10\.0/24|fd[0-9a-f:]+/64) +counter accept$`,
 		`^ip .*\b` + bridge + `\b`,
 		`^ip .*\bveth[0-9a-f]+\b`,
 		`^ip (-6 )?route show table all: .*\b10\.10\.10\.`,
@@ -101,6 +115,19 @@ func hostUnchanged(t *testing.T, s *scenario.Scenario, before picture) {
 	}
 	if len(added(now, before)) == 0 {
 		t.Error("the sensor changed nothing: the comparison is blind")
+	}
+}
+
+// passageIsCommented wants the way through Docker's firewall to be an ordinary
+// iptables rule that says whose it is.
+func passageIsCommented(t *testing.T, s *scenario.Scenario) {
+	t.Helper()
+	out, err := s.Lab.Command(t.Context(), host.Sensor, "iptables-nft", "-S", "DOCKER-USER").CombinedOutput()
+	if err != nil {
+		t.Fatalf("list DOCKER-USER: %v: %s", err, out)
+	}
+	if want := `--comment honeysens-` + sensorID(t, s)[:12]; strings.Count(string(out), want) != 1 {
+		t.Errorf("DOCKER-USER holds no rule, or several, with %s:\n%s", want, out)
 	}
 }
 

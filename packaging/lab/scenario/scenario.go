@@ -134,6 +134,12 @@ func (s *Scenario) Configuration(ctx context.Context) (string, error) {
 	return path, nil
 }
 
+// Revision returns that of the sensor's archive, by its name.
+func (s *Scenario) Revision() string {
+	_, revision, _ := strings.Cut(filepath.Base(s.files.Archive), "dockerx86-")
+	return strings.TrimSuffix(revision, ".tar.gz")
+}
+
 // Ready waits until the sensor has told the server, after a time, that these
 // services run.
 func (s *Scenario) Ready(ctx context.Context, after time.Time, services ...int) error {
