@@ -25,6 +25,8 @@ type Interface struct {
 	Hostname string `json:"hostname,omitempty"`
 	// MAC is the hardware address to use, or "" for the card's own.
 	MAC string `json:"mac,omitempty"`
+	// EAPOL is unset when the network wants no 802.1X.
+	EAPOL *EAPOL `json:"eapol,omitempty"`
 }
 
 // InterfaceMode says how the interface gets its address.
@@ -32,7 +34,11 @@ type InterfaceMode string
 
 // The modes that a server can set.
 const (
-	ModeDHCP   InterfaceMode = "dhcp"
+	// ModeDHCP leaves an interface alone that has an IPv4 address already which
+	// the sensor did not give it: another DHCP client is at work there.
+	ModeDHCP InterfaceMode = "dhcp"
+	// ModeStatic leaves the addresses alone that are there already, the wanted
+	// one among them.
 	ModeStatic InterfaceMode = "static"
 	// ModeNone leaves the interface as the host has configured it.
 	ModeNone InterfaceMode = "none"

@@ -33,6 +33,9 @@ type InterfaceObserved struct {
 	// Problem says in one sentence what keeps the interface from its wanted
 	// state, or is "".
 	Problem string `json:"problem,omitempty"`
+	// Note says what is worth knowing and is no problem, such as whose address
+	// it is and until when, or is "".
+	Note string `json:"note,omitempty"`
 }
 
 // BridgeObserved is the services bridge as it is.

@@ -79,6 +79,11 @@ func (i *Interface) validate() error {
 	if i.Hostname != "" && !validHostname(i.Hostname) {
 		return invalid("interface %s: host name %.70q", i.Name, i.Hostname)
 	}
+	if i.EAPOL != nil {
+		if err := i.EAPOL.validate(i.Name); err != nil {
+			return err
+		}
+	}
 	switch i.Mode {
 	case ModeDHCP, ModeNone:
 		return nil

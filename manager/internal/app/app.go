@@ -171,7 +171,7 @@ func (m *manager) run(ctx context.Context, control *control.Server) {
 // wantedNetwork is the network without its services.
 func wantedNetwork(cfg Config, settings config.Settings) helperapi.Network {
 	link := settings.Interface
-	link.Name = cfg.Interface
+	link.Name, link.EAPOL = cfg.Interface, settings.EAPOL.Wanted()
 	return helperapi.Network{
 		Interface: link,
 		Bridge:    helperapi.Bridge{V4: settings.Sensor.ServiceNetwork, CollectorPort: cfg.CollectorPort},

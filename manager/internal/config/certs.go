@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"honeysens.org/dockersensor/shared/helperapi"
 )
 
 // Names of members as the server writes them, and our own for the chain before.
@@ -128,7 +130,28 @@ func (a *Archive) parseEAPOL(s *Settings) error {
 	e.ClientKey, errs[3] = a.eapolFile("client_key", e.Mode == EAPOLTLS)
 	errs[4] = e.checkTexts()
 	s.EAPOL = e
-	return errors.Join(errs[:]...)
+	if err := errors.Join(errs[:]...); err != nil {
+		return err
+	}
+	if err := check(helperapi.Interface{Mode: helperapi.ModeNone, EAPOL: e.Wanted()}); err != nil {
+		return fmt.Errorf("section eapol: %w; %s", err, remedy)
+	}
+	return nil
+}
+
+// Wanted is what the helper is to do for it.
+func (e *EAPOL) Wanted() *helperapi.EAPOL {
+	if e == nil {
+		return nil
+	}
+	methods := map[EAPOLMode]helperapi.EAPOLMethod{
+		EAPOLMD5: helperapi.EAPOLMD5, EAPOLTLS: helperapi.EAPOLTLS, EAPOLPEAP: helperapi.EAPOLPEAP, EAPOLTTLS: helperapi.EAPOLTTLS,
+	}
+	return &helperapi.EAPOL{
+		Method: methods[e.Mode], Identity: e.Identity, AnonymousIdentity: e.AnonIdentity, Password: string(e.Password),
+		CA: string(e.CA), ClientCert: string(e.ClientCert), ClientKey: string(e.ClientKey),
+		ClientKeyPassword: string(e.ClientKeyPassword),
+	}
 }
 
 // checkTexts refuses what could end a line in the supplicant's configuration.
