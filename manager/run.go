@@ -55,8 +55,6 @@ func pathFlags() []cli.Flag {
 			Usage: "socket `FILE` of the host's Docker engine, which runs this sensor"},
 		&cli.StringFlag{Name: "pause-program", EnvVars: []string{"SENSOR_PAUSE_PROGRAM"}, Value: "/usr/lib/honeysens/pause",
 			Usage: "static `FILE` that holds a honeypot's network namespace"},
-		&cli.StringFlag{Name: "raw-runtime", EnvVars: []string{"SENSOR_RAW_RUNTIME"},
-			Usage: "container runtime `NAME` of the engine that starts in this network, for honeypots with raw network access"},
 		controlSocketFlag(),
 	}
 }
@@ -97,7 +95,7 @@ func runConfig(c *cli.Context) (app.Config, error) {
 		Archive: c.String("config"), Interface: c.String("iface"),
 		StateDir: c.String("state-dir"), DeployDir: c.String("deploy-dir"),
 		HelperSocket: c.String("helper-socket"), DockerSocket: c.String("docker-socket"), ControlSocket: c.String("control-socket"),
-		PauseProgram: c.String("pause-program"), RawRuntime: c.String("raw-runtime"), CollectorPort: uint16(port), CollectorListen: c.String("collector-listen"),
+		PauseProgram: c.String("pause-program"), CollectorPort: uint16(port), CollectorListen: c.String("collector-listen"),
 		Egress: egress, ExternalIP: c.String("external-ip"),
 	}, nil
 }

@@ -45,9 +45,6 @@ type Config struct {
 	HelperSocket, DockerSocket, ControlSocket string
 	// PauseProgram is the file of the program that sandboxes run.
 	PauseProgram string
-	// RawRuntime is the container runtime for honeypots with raw network access,
-	// or "" for the engine's own.
-	RawRuntime string
 	// CollectorPort is where honeypots report, at the services' gateway.
 	CollectorPort uint16
 	// CollectorListen is an address with a port at which the collector listens
@@ -136,7 +133,7 @@ func newManager(cfg Config, setup *setup, log *zap.Logger) (*manager, error) {
 		Transport: m.server.RegistryTransport(), Registry: m.server.Registry, Pause: cfg.PauseProgram,
 	}, engine, log.Named("images"))
 	m.services = services.New(services.Config{
-		Store: filepath.Join(cfg.StateDir, "services.json"), Interface: cfg.Interface, CollectorPort: cfg.CollectorPort, RawRuntime: cfg.RawRuntime,
+		Store: filepath.Join(cfg.StateDir, "services.json"), Interface: cfg.Interface, CollectorPort: cfg.CollectorPort,
 	}, services.NewDocker(engine, log.Named("engine")), store, m.keeper, log.Named("services"))
 	m.collector = collector.New(collector.Config{AnyPeer: cfg.CollectorListen != ""}, m.spool, m.services.Identify, log.Named("collector"))
 	m.intake = &intake{server: m.collector, port: cfg.CollectorPort, fixed: cfg.CollectorListen, log: log.Named("collector")}

@@ -119,7 +119,6 @@ func hostConfig(spec Spec) *container.HostConfig {
 	pids := spec.PIDs
 	host := &container.HostConfig{
 		NetworkMode:    container.NetworkMode(spec.Network),
-		Runtime:        spec.Runtime,
 		IpcMode:        container.IPCModePrivate,
 		CapDrop:        []string{"ALL"},
 		CapAdd:         spec.Caps,

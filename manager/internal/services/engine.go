@@ -43,8 +43,6 @@ type Spec struct {
 	// Image is the engine's id of the image.
 	Image   string
 	Network string
-	// Runtime is the engine's container runtime, or "" for its default.
-	Runtime string
 	Env     []string
 	// Caps are the capabilities that it has, and no others.
 	Caps     []string

@@ -19,10 +19,6 @@ type Config struct {
 	Store string
 	// Interface is the sensor's, for services with raw network access.
 	Interface string
-	// RawRuntime is the engine's container runtime for services with raw network
-	// access, for an engine that is not in the sensor's network itself; "" for
-	// its default.
-	RawRuntime string
 	// CollectorPort is where honeypots report, at the bridge's address.
 	CollectorPort uint16
 	// Memory and PIDs bound each honeypot, in bytes and processes. Defaults:

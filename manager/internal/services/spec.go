@@ -57,7 +57,7 @@ func (s *Services) honeypotSpec(p plan, image, sandbox string, gateway netip.Add
 		Caps: honeypotCaps(), Memory: s.cfg.Memory, PIDs: s.cfg.PIDs,
 	}
 	if p.Raw {
-		spec.Network, spec.Runtime = "host", s.cfg.RawRuntime
+		spec.Network = "host"
 		spec.Env = append(spec.Env, "INTERFACE="+s.cfg.Interface)
 	}
 	return spec

@@ -30,11 +30,16 @@ func TestE2E(t *testing.T) {
 	settle(t, s)
 	before := look(t, s)
 	labtest.Must(t, s.Deploy(t.Context(), nil))
-	labtest.Diagnose(t, s)
-	ready(t, s, time.Time{})
+	t.Run("starts", func(t *testing.T) {
+		labtest.Diagnose(t, s)
+		ready(t, s, time.Time{})
+	})
 
 	step := func(name string, test func(*testing.T, *scenario.Scenario)) {
-		t.Run(name, func(t *testing.T) { test(t, s) })
+		t.Run(name, func(t *testing.T) {
+			labtest.Diagnose(t, s)
+			test(t, s)
+		})
 	}
 	step("attacks arrive", labtest.Attack)
 	step("processes have what they need", privileges)
@@ -137,6 +142,11 @@ func killManager(t *testing.T, s *scenario.Scenario) {
 
 // rawNetworkAccess gives the honeypot the sensor's own network.
 func rawNetworkAccess(t *testing.T, s *scenario.Scenario) {
+	t.Cleanup(func() {
+		if err := s.Assign(context.WithoutCancel(t.Context())); err != nil {
+			t.Errorf("assign as before: %v", err)
+		}
+	})
 	raw := true
 	labtest.Must(t, s.Server.Assign(t.Context(), s.Sensor.ID, admin.Assignment{Service: s.Honeypot.ID, Raw: &raw}))
 	_, err := s.Exec(t.Context(), "manager", "poll")
@@ -151,9 +161,6 @@ func rawNetworkAccess(t *testing.T, s *scenario.Scenario) {
 		}
 		return nil
 	})
-	labtest.Must(t, s.Assign(t.Context()))
-	_, err = s.Exec(t.Context(), "manager", "poll")
-	labtest.Must(t, err)
 }
 
 // oldComposeFile starts the image from the compose file of the sensor before,

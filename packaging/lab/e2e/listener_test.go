@@ -90,12 +90,16 @@ func hostAnswers(t *testing.T, s *scenario.Scenario, port int) {
 	}
 }
 
-// honeypotAnswers wants the honeypot to answer by TCP on its assigned port.
+// honeypotAnswers wants the honeypot to answer by TCP on its assigned port, once
+// its program has started.
 func honeypotAnswers(t *testing.T, s *scenario.Scenario, port int) {
 	t.Helper()
 	for source, target := range map[string]string{host.AttackerV4: s.TargetV4, host.AttackerV6: s.TargetV6} {
-		if got := answer(t, s, "tcp", source, target, port); !strings.HasPrefix(got, "SSH-") {
-			t.Errorf("port %d/tcp at %s answers %q, want the honeypot's banner", port, target, got)
-		}
+		eventually(t, "honeypot's banner", func() error {
+			if got := answer(t, s, "tcp", source, target, port); !strings.HasPrefix(got, "SSH-") {
+				return fmt.Errorf("port %d/tcp at %s answers %q", port, target, got)
+			}
+			return nil
+		})
 	}
 }
