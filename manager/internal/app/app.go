@@ -162,6 +162,7 @@ func (m *manager) run(ctx context.Context, control *control.Server) {
 	parts.Go(func() { m.services.Run(ctx) })
 	parts.Go(func() { m.uploader.Run(ctx) })
 	parts.Go(func() { m.poller.Run(ctx) })
+	parts.Go(func() { m.tellChanges(ctx) })
 	parts.Wait()
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"strings"
 	"time"
@@ -65,6 +66,32 @@ func wantedServices(assigned map[string]hsapi.Service) []services.Wanted {
 		wanted = append(wanted, w)
 	}
 	return wanted
+}
+
+// tellEvery is how soon the server hears of a service whose state has changed.
+const tellEvery = 2 * time.Second
+
+// tellChanges polls when the state of a service changes, so that the server need
+// not wait for the next interval, until ctx ends.
+func (m *manager) tellChanges(ctx context.Context) {
+	tick := time.NewTicker(tellEvery)
+	defer tick.Stop()
+	told := map[string]services.Status{}
+	for {
+		now := map[string]services.Status{}
+		for _, state := range m.services.States() {
+			now[state.ID] = state.Status
+		}
+		if !maps.Equal(now, told) {
+			told = now
+			m.poller.Poke()
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // Poll asks the server now.
