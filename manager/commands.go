@@ -56,6 +56,27 @@ func logLevelCommand() *cli.Command {
 	}
 }
 
+func servicesCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "services",
+		Usage: "list the services of the running sensor",
+		Flags: []cli.Flag{
+			controlSocketFlag(),
+			&cli.BoolFlag{Name: "json", Usage: "print JSON"},
+		},
+		Action: func(c *cli.Context) error {
+			status, err := control.NewClient(c.String("control-socket")).Status(c.Context)
+			if err != nil {
+				return err
+			}
+			if c.Bool("json") {
+				return printJSON(c.App.Writer, status.Services)
+			}
+			return status.WriteServices(c.App.Writer)
+		},
+	}
+}
+
 func pollCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "poll",

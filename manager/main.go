@@ -36,7 +36,9 @@ func newCLI() *cli.App {
 		Commands: []*cli.Command{
 			runCommand(),
 			statusCommand(),
+			servicesCommand(),
 			pollCommand(),
+			redirectCommand(),
 			logLevelCommand(),
 			configCommand(),
 			{

@@ -55,9 +55,9 @@ func disk(dir string) (used, total int, err error) {
 	return total - int(float64(fs.Bfree)*blocks), total, nil
 }
 
-// addressOf returns the address of an interface that others reach: IPv4 before
+// AddressOf returns the address of an interface that others reach: IPv4 before
 // IPv6, and link-local ones only when there is nothing else.
-func addressOf(iface string) (netip.Addr, error) {
+func AddressOf(iface string) (netip.Addr, error) {
 	link, err := net.InterfaceByName(iface)
 	if err != nil {
 		return netip.Addr{}, fmt.Errorf("address of %s: %w", iface, err)

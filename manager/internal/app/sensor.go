@@ -106,7 +106,7 @@ func (m *manager) source() netip.Addr {
 		}
 		m.log.Warn("EXTERNAL_IP is not an address, the interface's is reported", zap.String("value", m.cfg.ExternalIP))
 	}
-	address, err := addressOf(m.cfg.Interface)
+	address, err := AddressOf(m.cfg.Interface)
 	if err != nil {
 		m.log.Debug("no address to report", zap.Error(err))
 	}

@@ -105,6 +105,17 @@ func TestNoManager(t *testing.T) {
 	}
 }
 
+func TestServicesForAPerson(t *testing.T) {
+	status := example()
+	var out strings.Builder
+	if err := status.WriteServices(&out); err != nil {
+		t.Fatal(err)
+	}
+	if lines := strings.Split(out.String(), "\n"); len(lines) != 3 || !strings.HasPrefix(lines[1], "7   cowrie  running") {
+		t.Errorf("services:\n%s", out.String())
+	}
+}
+
 func TestStatusForAPerson(t *testing.T) {
 	status := example()
 	var out strings.Builder

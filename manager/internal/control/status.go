@@ -128,6 +128,21 @@ func (s *Status) WriteText(out io.Writer, now time.Time) error {
 	return w.Flush()
 }
 
+// WriteServices writes the services as a table for a terminal.
+func (s *Status) WriteServices(out io.Writer) error {
+	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(w, "ID\tLABEL\tSTATE\tADDRESSES\tPORTS\tIMAGE\tREASON")
+	for _, service := range s.Services {
+		ports := service.Ports
+		if service.CatchAll {
+			ports = append(ports, "catch-all")
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", service.ID, service.Label, service.State,
+			strings.Join(service.Addresses, " "), strings.Join(ports, ", "), service.Image, service.Reason)
+	}
+	return w.Flush()
+}
+
 type lineFunc func(name, format string, args ...any)
 
 func (s *Status) writeServer(line lineFunc, now time.Time) {

@@ -1,0 +1,77 @@
+// Package redirect writes the rules that an operator needs on the host when the
+// sensor runs in bridge networking. The sensor never writes them itself: they
+// are in a network that is not its own.
+package redirect
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Config says what is to be led where.
+type Config struct {
+	// Sensor is the sensor's own IPv4 address behind the host.
+	Sensor netip.Addr
+	// Interface of the host receives the attackers.
+	Interface string
+	// Keep are ports that stay with the host, its ssh among them.
+	Keep []uint16
+}
+
+// IPTables returns commands for hosts that use iptables. Only what opens a
+// connection is led away, so that late packets of the host's own connections
+// stay with it. Docker 28 and newer
+// drops what is not published, so that the last command is needed there; it
+// does no harm elsewhere.
+func IPTables(cfg Config) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "iptables -t nat -A PREROUTING -i %s -p tcp --syn%s -m addrtype --dst-type LOCAL -j DNAT --to-destination %s\n",
+		cfg.Interface, except(cfg.Keep), cfg.Sensor)
+	fmt.Fprintf(&b, "iptables -t nat -A PREROUTING -i %s -p udp%s -m addrtype --dst-type LOCAL -j DNAT --to-destination %s\n",
+		cfg.Interface, except(cfg.udp()), cfg.Sensor)
+	fmt.Fprintf(&b, "iptables -I DOCKER-USER -i %s -d %s -m conntrack --ctstate DNAT -j ACCEPT\n", cfg.Interface, cfg.Sensor)
+	return b.String()
+}
+
+func except(ports []uint16) string {
+	if len(ports) == 0 {
+		return ""
+	}
+	return " -m multiport ! --dports " + list(ports, ",")
+}
+
+// dhcpClient is where answers of a DHCP server arrive (RFC 2131): the host's
+// own are never an attack.
+const dhcpClient = 68
+
+func (cfg Config) udp() []uint16 { return append([]uint16{dhcpClient}, cfg.Keep...) }
+
+// NFTables returns a table for hosts that use nft, for `nft -f -`. It cannot
+// accept on behalf of Docker: where Docker 28 or newer runs, its chain
+// DOCKER-USER needs the last line of IPTables.
+func NFTables(cfg Config) string {
+	tcp := "tcp flags & (fin|syn|rst|ack) == syn"
+	if len(cfg.Keep) > 0 {
+		tcp += fmt.Sprintf(" tcp dport != { %s }", list(cfg.Keep, ", "))
+	}
+	return fmt.Sprintf(`table ip honeysens-redirect {
+	chain prerouting {
+		type nat hook prerouting priority dstnat; policy accept;
+		iifname %[1]q fib daddr type local %[2]s dnat to %[4]s
+		iifname %[1]q fib daddr type local udp dport != { %[3]s } dnat to %[4]s
+	}
+}
+`, cfg.Interface, tcp, list(cfg.udp(), ", "), cfg.Sensor)
+}
+
+func list(numbers []uint16, separator string) string {
+	ports := slices.Compact(slices.Sorted(slices.Values(numbers)))
+	texts := make([]string, len(ports))
+	for i, port := range ports {
+		texts[i] = strconv.Itoa(int(port))
+	}
+	return strings.Join(texts, separator)
+}
