@@ -8,12 +8,17 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"honeysens.org/dockersensor/nethelper/internal/iface"
 	"honeysens.org/dockersensor/nethelper/internal/link"
 	"honeysens.org/dockersensor/nethelper/internal/nft"
 	"honeysens.org/dockersensor/nethelper/internal/passage"
 	"honeysens.org/dockersensor/nethelper/internal/ruleset"
 	"honeysens.org/dockersensor/shared/helperapi"
 )
+
+// resolvConf is looked at by cleanup: within the sensor's container it may have
+// name servers of the sensor, with a mark.
+const resolvConf = "/etc/resolv.conf"
 
 func cleanupCommand() *cli.Command {
 	return &cli.Command{
@@ -83,7 +88,9 @@ func cleanUp(ctx context.Context, match func(id string) bool) ([]string, error) 
 		removed = append(removed, "table "+table)
 	}
 	bridges, linkErr := cleanUpLinks(match)
-	return append(removed, bridges...), errors.Join(passageErr, tableErr, linkErr)
+	interfaces, ifaceErr := iface.Cleanup(match, resolvConf)
+	removed = append(append(removed, bridges...), interfaces...)
+	return removed, errors.Join(passageErr, tableErr, linkErr, ifaceErr)
 }
 
 func cleanUpLinks(match func(id string) bool) ([]string, error) {

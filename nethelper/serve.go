@@ -17,6 +17,7 @@ import (
 	"honeysens.org/dockersensor/nethelper/internal/attach"
 	"honeysens.org/dockersensor/nethelper/internal/confine"
 	"honeysens.org/dockersensor/nethelper/internal/core"
+	"honeysens.org/dockersensor/nethelper/internal/iface"
 	"honeysens.org/dockersensor/nethelper/internal/link"
 	"honeysens.org/dockersensor/nethelper/internal/nft"
 	"honeysens.org/dockersensor/nethelper/internal/passage"
@@ -46,6 +47,7 @@ func serveCommand() *cli.Command {
 			&cli.PathFlag{Name: "cni-bin-dir", Value: "/opt/cni/bin", Usage: "`DIR` with the plug-ins bridge, host-local and offload"},
 			&cli.PathFlag{Name: "state-dir", Value: "/run/nethelper", Usage: "`DIR` on a tmpfs for what a helper that takes over must know"},
 			&cli.StringFlag{Name: "log-level", EnvVars: []string{"LOG_LVL"}, Value: "info", Usage: "debug, info, warn or error"},
+			&cli.PathFlag{Name: "resolv-conf", Usage: "write the name servers of the interface to `FILE` (default: to none); for the sensor's container, not for a host"},
 			&cli.IntFlag{Name: "notification-fd", Usage: "write a newline to this descriptor once the socket is served (s6); 0 for none"},
 		),
 		Action: func(c *cli.Context) error {
@@ -67,7 +69,7 @@ func serveCommand() *cli.Command {
 			}
 			s := serving{
 				sensor: sensor, writer: uid, socket: c.Path("socket"), log: log,
-				binDir: c.Path("cni-bin-dir"), stateDir: c.Path("state-dir"), notify: c.Int("notification-fd"),
+				binDir: c.Path("cni-bin-dir"), stateDir: c.Path("state-dir"), resolvConf: c.Path("resolv-conf"), notify: c.Int("notification-fd"),
 			}
 			return s.run(c.Context)
 		},
@@ -87,6 +89,7 @@ type serving struct {
 	writer           uint32
 	socket           string
 	binDir, stateDir string
+	resolvConf       string
 	notify           int
 	log              *zap.Logger
 }
@@ -163,6 +166,9 @@ func (s serving) core(table *nft.Table) (*core.Core, error) {
 	return core.New(s.sensor, core.Parts{
 		Table: table, Passage: way, Services: services, Host: core.Kernel{},
 		Links: link.New(s.sensor.SensorID, s.sensor.Rights.Iface),
+		Interface: iface.New(iface.Config{
+			SensorID: s.sensor.SensorID, Iface: s.sensor.Rights.Iface, Dir: s.stateDir, ResolvConf: s.resolvConf,
+		}, s.log.Named("iface")),
 	}, s.log.Named("core")), nil
 }
 

@@ -36,7 +36,7 @@ func DecodeNetwork(body []byte) (Network, error) {
 // Validate tells whether the state is possible at all, wherever it is wanted.
 // Its errors are of KindInvalid.
 func (n *Network) Validate() error {
-	if err := n.Interface.validate(); err != nil {
+	if err := n.Interface.Validate(); err != nil {
 		return err
 	}
 	if err := n.Bridge.validate(); err != nil {
@@ -58,7 +58,9 @@ func (n *Network) Validate() error {
 	return validateServices(n.Services)
 }
 
-func (i *Interface) validate() error {
+// Validate tells whether an interface can be like that at all. Its errors are of
+// KindInvalid.
+func (i *Interface) Validate() error {
 	if !ValidInterfaceName(i.Name) {
 		return invalid("interface name %.20q", i.Name)
 	}

@@ -1,5 +1,6 @@
-// Package confine takes away from the helper, and from the plug-ins that it
-// starts, what they never need.
+// Package confine takes away from the helper, and from the programs that it
+// starts, what they never need: capabilities, new privileges, and all system
+// calls but those that they use. It never goes on after an error.
 package confine
 
 import (
@@ -53,7 +54,7 @@ func Enter() error {
 	if _, _, errno := psx.Syscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); errno != 0 {
 		return fmt.Errorf("set no_new_privs: %w", errno)
 	}
-	return nil
+	return filterSyscalls()
 }
 
 // reduce leaves those of the permitted capabilities that are to be kept.

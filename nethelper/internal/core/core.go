@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -53,12 +54,22 @@ type Host interface {
 	Uses(bridge string) ([]policy.Use, error)
 	MTU(iface string) (int, error)
 	HasIPv6() bool
-	// Observe reads the interface, and compares it with want unless that is nil.
-	Observe(iface string, want *helperapi.Interface) (helperapi.InterfaceObserved, error)
 	Prove(claim helperapi.Sandbox) (*attach.Sandbox, error)
 	// WatchLinks calls changed after interfaces were removed or changed, until
 	// ctx ends.
 	WatchLinks(ctx context.Context, changed func()) error
+}
+
+// Interface is the one that attackers arrive at.
+type Interface interface {
+	// Ensure puts a wish in force; services are networks that the interface's
+	// must not overlap.
+	Ensure(want helperapi.Interface, services []netip.Prefix) error
+	// Run does what takes time, until ctx ends.
+	Run(ctx context.Context) error
+	Observe() (helperapi.InterfaceObserved, error)
+	// Remove brings the interface back to what it was.
+	Remove() error
 }
 
 // Config is what the operator gave the sensor.
@@ -74,11 +85,12 @@ type Config struct {
 
 // Parts is what the core puts together.
 type Parts struct {
-	Table    Table
-	Passage  Passage
-	Links    Links
-	Services Services
-	Host     Host
+	Table     Table
+	Passage   Passage
+	Links     Links
+	Services  Services
+	Interface Interface
+	Host      Host
 }
 
 // Core is the state in force and how to get there.
@@ -199,7 +211,10 @@ func ofService(id string, err error) error {
 
 // converge changes the host, step by step, from whatever is to the next state.
 func (c *Core) converge(ctx context.Context, next *state, sandboxes []*attach.Sandbox) error {
-	var err error
+	err := c.parts.Interface.Ensure(next.want.Interface, []netip.Prefix{next.layout.V4, next.layout.V6})
+	if err != nil {
+		return err
+	}
 	if next.standing, err = c.parts.Links.Ensure(next.layout); err != nil {
 		return err
 	}

@@ -61,7 +61,7 @@ func (f *fakeHost) core(t *testing.T) *Core {
 	return New(Config{
 		SensorID: strings.Repeat("ab", 32), Rights: policy.Rights{Iface: "eth0", Egress: helperapi.EgressDeny},
 		HostPorts: helperapi.HostPortsProtect, StateFile: filepath.Join(t.TempDir(), "network.json"),
-	}, Parts{Table: fakeTable{f}, Passage: fakePassage{f}, Links: fakeLinks{f}, Services: fakeServices{f}, Host: fakeKernel{f}}, zaptest.NewLogger(t))
+	}, Parts{Table: fakeTable{f}, Passage: fakePassage{f}, Links: fakeLinks{f}, Services: fakeServices{f}, Interface: fakeInterface{f}, Host: fakeKernel{f}}, zaptest.NewLogger(t))
 }
 
 type (
@@ -70,6 +70,8 @@ type (
 	fakeLinks    struct{ *fakeHost }
 	fakeServices struct{ *fakeHost }
 	fakeKernel   struct{ *fakeHost }
+
+	fakeInterface struct{ *fakeHost }
 )
 
 func (f fakeTable) Apply(_ context.Context, want *ruleset.Table) error {
@@ -128,12 +130,21 @@ func (f fakeServices) Prune(_ context.Context, _ attach.Network, keep map[string
 	return f.step("prune to %q", letters)
 }
 
+func (f fakeInterface) Ensure(want helperapi.Interface, _ []netip.Prefix) error {
+	return f.step("interface %s", want.Mode)
+}
+func (f fakeInterface) Run(ctx context.Context) error {
+	<-ctx.Done()
+	return nil
+}
+func (f fakeInterface) Observe() (helperapi.InterfaceObserved, error) {
+	return helperapi.InterfaceObserved{Name: "eth0", Up: true}, nil
+}
+func (f fakeInterface) Remove() error { return f.step("remove interface") }
+
 func (f fakeKernel) Uses(string) ([]policy.Use, error) { return nil, nil }
 func (f fakeKernel) MTU(string) (int, error)           { return 1500, nil }
 func (f fakeKernel) HasIPv6() bool                     { return false }
-func (f fakeKernel) Observe(name string, _ *helperapi.Interface) (helperapi.InterfaceObserved, error) {
-	return helperapi.InterfaceObserved{Name: name, Up: true}, nil
-}
 func (f fakeKernel) Prove(claim helperapi.Sandbox) (*attach.Sandbox, error) {
 	if f.gone[claim.PID] {
 		return nil, &helperapi.Error{Kind: helperapi.KindUnavailable, Message: "gone"}
@@ -181,12 +192,12 @@ func TestApplyInOrder(t *testing.T) {
 	f := newFakeHost()
 	c := f.core(t)
 	seen := mustApply(t, c, wanted("ab"))
-	wantSteps(t, f, "links 10.10.10.0/24", "attach a", "attach b", "table", "passage", `prune to "ab"`)
+	wantSteps(t, f, "interface none", "links 10.10.10.0/24", "attach a", "attach b", "table", "passage", `prune to "ab"`)
 	if !seen.Applied || len(seen.Services) != 2 || seen.Services[0].Redirected.Packets != 7 || len(seen.Firewalls) != 1 || seen.Heals != 2 {
 		t.Errorf("observed %+v", seen)
 	}
 	mustApply(t, c, wanted("b"))
-	wantSteps(t, f, "links 10.10.10.0/24", "attach b", "table", "passage", `prune to "b"`)
+	wantSteps(t, f, "interface none", "links 10.10.10.0/24", "attach b", "table", "passage", `prune to "b"`)
 }
 
 func TestRefusalChangesNothing(t *testing.T) {
@@ -222,7 +233,7 @@ func TestFailureBringsTheStateBeforeBack(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 			steps := f.take()
-			last := []string{"links 10.10.10.0/24", "attach a", "attach b", "table", "passage", `prune to "ab"`}
+			last := []string{"interface none", "links 10.10.10.0/24", "attach a", "attach b", "table", "passage", `prune to "ab"`}
 			if len(steps) < len(last) || !slices.Equal(steps[len(steps)-len(last):], last) {
 				t.Errorf("steps %q, want them to end with %q", steps, last)
 			}
@@ -241,7 +252,7 @@ func TestFirstFailureLeavesNothing(t *testing.T) {
 	if _, err := c.Apply(t.Context(), wanted("a")); !errors.Is(err, errBroken) {
 		t.Errorf("got %v", err)
 	}
-	wantSteps(t, f, "links 10.10.10.0/24", "attach a", "table", "remove passage", "remove table", `prune to ""`, "remove links")
+	wantSteps(t, f, "interface none", "links 10.10.10.0/24", "attach a", "table", "remove passage", "remove table", `prune to ""`, "remove links", "remove interface")
 	if seen, err := c.Observe(t.Context()); err != nil || seen.Applied {
 		t.Errorf("observed %+v, %v", seen, err)
 	}
@@ -266,7 +277,7 @@ func TestAttachmentMakesRoomAndTriesAgain(t *testing.T) {
 	f.take()
 	f.fail["attach b"] = 1
 	mustApply(t, c, wanted("b"))
-	wantSteps(t, f, "links 10.10.10.0/24", "attach b", `prune to ""`, "attach b", "table", "passage", `prune to "b"`)
+	wantSteps(t, f, "interface none", "links 10.10.10.0/24", "attach b", `prune to ""`, "attach b", "table", "passage", `prune to "b"`)
 }
 
 func TestAdoptGoesOnWithTheServicesThatLive(t *testing.T) {
@@ -279,7 +290,7 @@ func TestAdoptGoesOnWithTheServicesThatLive(t *testing.T) {
 	if err := after.Adopt(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	wantSteps(t, f, "links 10.10.10.0/24", "attach b", "table", "passage", `prune to "b"`)
+	wantSteps(t, f, "interface none", "links 10.10.10.0/24", "attach b", "table", "passage", `prune to "b"`)
 	if seen, err := after.Observe(t.Context()); err != nil || !seen.Applied || len(seen.Services) != 1 || seen.Services[0].ID != "2" {
 		t.Errorf("observed %+v, %v", seen, err)
 	}
@@ -294,7 +305,7 @@ func TestRemoveGoesOnAfterErrorsAndForgets(t *testing.T) {
 	if err := c.Remove(t.Context()); !errors.Is(err, errBroken) {
 		t.Errorf("got %v", err)
 	}
-	wantSteps(t, f, "remove passage", "remove table", `prune to ""`, "remove links")
+	wantSteps(t, f, "remove passage", "remove table", `prune to ""`, "remove links", "remove interface")
 	if err := New(c.cfg, c.parts, zaptest.NewLogger(t)).Adopt(t.Context()); err != nil {
 		t.Error(err)
 	}
@@ -313,9 +324,9 @@ func TestHeartBeatsOnlyWhileLinksAreRight(t *testing.T) {
 	f.right = false
 	f.fail["links 10.10.10.0/24"] = 1
 	c.check(t.Context(), true)
-	wantSteps(t, f, "links 10.10.10.0/24")
+	wantSteps(t, f, "interface none", "links 10.10.10.0/24")
 	c.check(t.Context(), true)
-	wantSteps(t, f, "links 10.10.10.0/24", "attach a", "table", "passage", `prune to "a"`, "passage", "beat")
+	wantSteps(t, f, "interface none", "links 10.10.10.0/24", "attach a", "table", "passage", `prune to "a"`, "passage", "beat")
 	if seen, err := c.Observe(t.Context()); err != nil || seen.Heals != 3 || seen.LastHeal.IsZero() {
 		t.Errorf("heals %d at %v, %v", seen.Heals, seen.LastHeal, err)
 	}

@@ -33,10 +33,11 @@ func (c *Core) Run(ctx context.Context) error {
 		default:
 		}
 	}
-	errs := make(chan error, 2)
+	errs := make(chan error, 3)
 	var watchers sync.WaitGroup
 	watchers.Go(func() { errs <- c.parts.Table.Watch(ctx, c.foreignChange) })
 	watchers.Go(func() { errs <- c.parts.Host.WatchLinks(ctx, changed) })
+	watchers.Go(func() { errs <- c.parts.Interface.Run(ctx) })
 	defer watchers.Wait()
 	defer cancel()
 	beat := time.NewTicker(beatInterval)

@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"honeysens.org/dockersensor/nethelper/internal/attach"
-	"honeysens.org/dockersensor/nethelper/internal/iface"
 	"honeysens.org/dockersensor/nethelper/internal/link"
 	"honeysens.org/dockersensor/nethelper/internal/policy"
 	"honeysens.org/dockersensor/shared/helperapi"
@@ -21,11 +20,6 @@ func (Kernel) MTU(name string) (int, error) { return link.MTU(name) }
 
 // HasIPv6 is link.HasIPv6.
 func (Kernel) HasIPv6() bool { return link.HasIPv6() }
-
-// Observe is iface.Observe.
-func (Kernel) Observe(name string, want *helperapi.Interface) (helperapi.InterfaceObserved, error) {
-	return iface.Observe(name, want)
-}
 
 // Prove is attach.Prove.
 func (Kernel) Prove(claim helperapi.Sandbox) (*attach.Sandbox, error) { return attach.Prove(claim) }

@@ -11,11 +11,7 @@ import (
 // Observe returns the state as it is.
 func (c *Core) Observe(ctx context.Context) (helperapi.Observed, error) {
 	force := c.inForce()
-	var want *helperapi.Interface
-	if force != nil {
-		want = &force.want.Interface
-	}
-	outer, err := c.parts.Host.Observe(c.cfg.Rights.Iface, want)
+	outer, err := c.parts.Interface.Observe()
 	if err != nil {
 		return helperapi.Observed{}, err
 	}

@@ -95,6 +95,7 @@ func (c *Core) removeAll(ctx context.Context) error {
 		c.parts.Table.Remove(ctx),
 		c.parts.Services.Prune(ctx, nowhere, nil),
 		c.parts.Links.Remove(),
+		c.parts.Interface.Remove(),
 	)
 }
 

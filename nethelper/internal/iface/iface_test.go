@@ -12,10 +12,12 @@ import (
 	"honeysens.org/dockersensor/shared/nettest"
 )
 
-func observe(t *testing.T, host *nettest.Host, name string, want *helperapi.Interface) (seen helperapi.InterfaceObserved) {
+func look(t *testing.T, host *nettest.Host, name string, want *helperapi.Interface) (seen helperapi.InterfaceObserved) {
 	t.Helper()
 	err := host.Do(func() (err error) {
-		seen, err = Observe(name, want)
+		var wrong faults
+		seen, wrong, err = observe(name, want)
+		seen.Problem = firstOf(wrong.link, wrong.address, wrong.difference)
 		return err
 	})
 	if err != nil {
@@ -29,7 +31,7 @@ func TestNetnsObserve(t *testing.T) {
 	host.Run("sysctl", "-qw", "net.ipv6.conf.default.addr_gen_mode=1")
 	nettest.Connect(host, "eth0", nil, outside, "eth0", nil)
 	host.Run("ip", "link", "set", "eth0", "address", "02:00:00:00:00:01")
-	got := observe(t, host, "eth0", nil)
+	got := look(t, host, "eth0", nil)
 	if !strings.Contains(got.Problem, "no address") {
 		t.Errorf("without an address: %q", got.Problem)
 	}
@@ -39,7 +41,7 @@ func TestNetnsObserve(t *testing.T) {
 		Name: "eth0", Up: true, MAC: "02:00:00:00:00:01",
 		Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24"), netip.MustParsePrefix("2001:db8::1/64")},
 	}
-	if diff := cmp.Diff(want, observe(t, host, "eth0", nil), cmpopts.EquateComparable(netip.Prefix{})); diff != "" {
+	if diff := cmp.Diff(want, look(t, host, "eth0", nil), cmpopts.EquateComparable(netip.Prefix{})); diff != "" {
 		t.Error(diff)
 	}
 	wishes := map[string]struct {
@@ -54,19 +56,19 @@ func TestNetnsObserve(t *testing.T) {
 		"another MAC":     {helperapi.Interface{Mode: helperapi.ModeNone, MAC: "02:00:00:00:00:09"}, "02:00:00:00:00:09"},
 	}
 	for name, w := range wishes {
-		if got := observe(t, host, "eth0", &w.wish); (got.Problem == "") != (w.says == "") || !strings.Contains(got.Problem, w.says) {
+		if got := look(t, host, "eth0", &w.wish); (got.Problem == "") != (w.says == "") || !strings.Contains(got.Problem, w.says) {
 			t.Errorf("%s: %q", name, got.Problem)
 		}
 	}
 	outside.Run("ip", "link", "set", "eth0", "down")
-	if got := observe(t, host, "eth0", nil); !strings.Contains(got.Problem, "no carrier") {
+	if got := look(t, host, "eth0", nil); !strings.Contains(got.Problem, "no carrier") {
 		t.Errorf("without a carrier: %q", got.Problem)
 	}
 	host.Run("ip", "link", "set", "eth0", "down")
-	if got := observe(t, host, "eth0", nil); got.Up || !strings.Contains(got.Problem, "down") {
+	if got := look(t, host, "eth0", nil); got.Up || !strings.Contains(got.Problem, "down") {
 		t.Errorf("down: %+v", got)
 	}
-	if got := observe(t, host, "eth7", nil); !strings.Contains(got.Problem, "set IFACE to one of: eth0") {
+	if got := look(t, host, "eth7", nil); !strings.Contains(got.Problem, "set IFACE to one of: eth0") {
 		t.Errorf("missing: %q", got.Problem)
 	}
 }

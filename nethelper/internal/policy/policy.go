@@ -102,6 +102,9 @@ func checkUses(n *helperapi.Network, uses []Use) error {
 		wanted = append(wanted, n.Bridge.V6)
 	}
 	if n.Interface.Mode == helperapi.ModeStatic {
+		if err := CheckAddress(n.Interface.Name, n.Interface.Address, wanted, uses); err != nil {
+			return err
+		}
 		uses = append(uses[:len(uses):len(uses)], Use{Net: n.Interface.Address.Masked(), Link: n.Interface.Name, Direct: true})
 	}
 	for _, network := range wanted {
@@ -121,6 +124,32 @@ func collides(network netip.Prefix, use Use) bool {
 		return false
 	}
 	return use.Direct || use.Net.Bits() >= network.Bits()
+}
+
+// minAddressBits is the widest IPv4 network that an interface may get.
+const minAddressBits = 8
+
+// CheckAddress returns why an interface may not get an address, as
+// *helperapi.Error of KindDenied or KindConflict, or nil. It is for addresses
+// that come from elsewhere: the network of one must not take traffic that the
+// host sends to other interfaces now. A network as wide as the host's own is no
+// harm, since the routes of the sensor have the higher metric.
+func CheckAddress(iface string, address netip.Prefix, services []netip.Prefix, uses []Use) error {
+	network := address.Masked()
+	if address.Addr().Is4() && address.Bits() < minAddressBits {
+		return denied("address %v: want a network of /%d or smaller", address, minAddressBits)
+	}
+	for _, service := range services {
+		if service.IsValid() && service.Overlaps(network) {
+			return conflict("address %v at %s: its network overlaps the service network %v; set another service network at the server", address, iface, service)
+		}
+	}
+	for _, use := range uses {
+		if use.Link != iface && use.Net.Bits() > 0 && use.Net.Bits() < network.Bits() && use.Net.Overlaps(network) {
+			return conflict("address %v at %s: the host reaches its network through %s", address, iface, use.Link)
+		}
+	}
+	return nil
 }
 
 func denied(format string, args ...any) error {
