@@ -95,7 +95,9 @@ func runConfig(c *cli.Context) (app.Config, error) {
 		Archive: c.String("config"), Interface: c.String("iface"),
 		StateDir: c.String("state-dir"), DeployDir: c.String("deploy-dir"),
 		HelperSocket: c.String("helper-socket"), DockerSocket: c.String("docker-socket"), ControlSocket: c.String("control-socket"),
-		PauseProgram: c.String("pause-program"), CollectorPort: uint16(port), CollectorListen: c.String("collector-listen"),
-		Egress: egress, ExternalIP: c.String("external-ip"),
+		PauseProgram:    c.String("pause-program"),
+		CollectorPort:   uint16(port), // #nosec G115 -- checked above
+		CollectorListen: c.String("collector-listen"),
+		Egress:          egress, ExternalIP: c.String("external-ip"),
 	}, nil
 }
