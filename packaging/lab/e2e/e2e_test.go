@@ -24,6 +24,7 @@ const readyWithin = 4 * time.Minute
 // TestE2E goes through the life of one sensor, since putting up a lab takes a
 // while.
 func TestE2E(t *testing.T) {
+	machineIsUntouched(t)
 	s := labtest.New(t, "e2e")
 	labtest.Must(t, s.Up(t.Context()))
 	labtest.Must(t, s.Assign(t.Context()))

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"os/exec"
 	"regexp"
 	"strings"
 	"testing"
@@ -65,6 +66,35 @@ func look(t *testing.T, s *scenario.Scenario) picture {
 		}
 	}
 	return seen
+}
+
+// machineIsUntouched compares this machine before the lab and after it: its own
+// rules, links, namespaces, mounts and control groups.
+func machineIsUntouched(t *testing.T) {
+	t.Helper()
+	look := func() map[string]string {
+		seen := map[string]string{}
+		for _, command := range []string{
+			"nft -s list ruleset", "ip -o link show up", "ip netns list", "ip route show table all",
+			"findmnt -rn -o TARGET", "find /sys/fs/cgroup -maxdepth 2 -name honeysens*",
+		} {
+			words := strings.Fields(command)
+			out, err := exec.Command(words[0], words[1:]...).Output()
+			if err != nil {
+				t.Errorf("%s: %v", command, err)
+			}
+			seen[command] = string(out)
+		}
+		return seen
+	}
+	before := look()
+	t.Cleanup(func() {
+		for command, text := range look() {
+			if text != before[command] {
+				t.Errorf("the lab changed the machine: %s\nbefore:\n%s\nafter:\n%s", command, before[command], text)
+			}
+		}
+	})
 }
 
 // added returns the lines of a that are not in b.
