@@ -82,7 +82,7 @@ func (s *Scenario) login(name, source, target string) Attack {
 	return Attack{
 		Name: name, Source: source,
 		Do: func(ctx context.Context) error {
-			return s.Dial(ctx, "tcp", source, target, HoneypotPort, func(conn net.Conn) error {
+			return s.Dial(ctx, "tcp", source, target, s.Port, func(conn net.Conn) error {
 				greeting := make([]byte, 1)
 				if _, err := io.ReadFull(conn, greeting); err != nil {
 					return fmt.Errorf("no greeting: %w", err)

@@ -16,8 +16,8 @@ import (
 // ServerName is the name in the certificate of the development server.
 const ServerName = "hs.lab.test"
 
-// HoneypotPort is the port that attackers see of the assigned honeypot, and
-// honeypotListens the one that it listens on.
+// HoneypotPort is the port that attackers see of the assigned honeypot, unless
+// a scenario has another, and honeypotListens the one that it listens on.
 const (
 	HoneypotPort    = 22
 	honeypotListens = 2222
@@ -42,6 +42,8 @@ type Scenario struct {
 	Dir    string
 	// Recon and Honeypot are the services at the server.
 	Recon, Honeypot admin.Service
+	// Port is the one that the honeypot is assigned to.
+	Port int
 	// TargetV4 and TargetV6 are the addresses that are attacked.
 	TargetV4, TargetV6 string
 
@@ -51,7 +53,7 @@ type Scenario struct {
 
 // New returns a scenario in a lab that is not up. say hears of each step.
 func New(lab *host.Lab, files Files, say func(string)) *Scenario {
-	return &Scenario{Lab: lab, files: files, say: say, TargetV4: host.SensorV4, TargetV6: host.SensorV6,
+	return &Scenario{Lab: lab, files: files, say: say, Port: HoneypotPort, TargetV4: host.SensorV4, TargetV6: host.SensorV6,
 		Server: admin.New("unix:" + filepath.Join(lab.Dir(), "admin.sock"))}
 }
 
@@ -86,7 +88,7 @@ func (s *Scenario) Up(ctx context.Context) error {
 // Assign makes the sensor run recon for everything and the honeypot for its
 // port.
 func (s *Scenario) Assign(ctx context.Context) error {
-	ports := fmt.Sprintf(`{"%d/tcp": %d}`, honeypotListens, HoneypotPort)
+	ports := fmt.Sprintf(`{"%d/tcp": %d}`, honeypotListens, s.Port)
 	catchAll := true
 	err := s.Server.Assign(ctx, s.Sensor.ID, admin.Assignment{Service: s.Recon.ID, CatchAll: &catchAll})
 	if err == nil {

@@ -28,6 +28,8 @@ func TestHostDeployment(t *testing.T) {
 	nettest.Need(t, "qemu-system-x86_64", "ssh", "ip")
 	s := labtest.New(t, "vm")
 	labtest.Must(t, s.Up(t.Context()))
+	// Port 22 is the machine's own: its ssh keeps it.
+	s.Port = 2323
 	labtest.Must(t, s.Assign(t.Context()))
 	s.TargetV4, s.TargetV6 = Address, AddressV6
 	machine := plug(t, s)
