@@ -100,7 +100,9 @@ demo-down: ## take away all that the demo put up
 	@$(GO) run ./packaging/lab down
 
 .PHONY: clean
-clean: ## remove what the build made, the development image included
+clean: ## remove what the build made, its images included
+	@[ ! -d $(OUT)/lab ] || $(GO) run ./packaging/lab down
+	@! docker version >/dev/null 2>&1 || docker images --quiet 'honeysens/*' | sort -u | xargs --no-run-if-empty docker image rm --force
 	rm -rf $(OUT)
 
 -include packaging/packaging.mk
