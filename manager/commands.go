@@ -21,9 +21,22 @@ func controlSocketFlag() cli.Flag {
 }
 
 func statusCommand() *cli.Command {
+	return stateCommand("status", "show the state of the running sensor",
+		func(s *control.Status) any { return s },
+		func(s *control.Status, w io.Writer) error { return s.WriteText(w, time.Now()) })
+}
+
+func servicesCommand() *cli.Command {
+	return stateCommand("services", "list the services of the running sensor",
+		func(s *control.Status) any { return s.Services },
+		func(s *control.Status, w io.Writer) error { return s.WriteServices(w) })
+}
+
+// stateCommand shows a part of the running sensor's state, as JSON or as text.
+func stateCommand(name, usage string, part func(*control.Status) any, text func(*control.Status, io.Writer) error) *cli.Command {
 	return &cli.Command{
-		Name:  "status",
-		Usage: "show the state of the running sensor",
+		Name:  name,
+		Usage: usage,
 		Flags: []cli.Flag{
 			controlSocketFlag(),
 			&cli.BoolFlag{Name: "json", Usage: "print JSON"},
@@ -34,9 +47,9 @@ func statusCommand() *cli.Command {
 				return err
 			}
 			if c.Bool("json") {
-				return printJSON(c.App.Writer, status)
+				return printJSON(c.App.Writer, part(status))
 			}
-			return status.WriteText(c.App.Writer, time.Now())
+			return text(status, c.App.Writer)
 		},
 	}
 }
@@ -52,27 +65,6 @@ func logLevelCommand() *cli.Command {
 				return errors.New("log-level wants one of debug, info, warn and error")
 			}
 			return control.NewClient(c.String("control-socket")).SetLogLevel(c.Context, c.Args().First())
-		},
-	}
-}
-
-func servicesCommand() *cli.Command {
-	return &cli.Command{
-		Name:  "services",
-		Usage: "list the services of the running sensor",
-		Flags: []cli.Flag{
-			controlSocketFlag(),
-			&cli.BoolFlag{Name: "json", Usage: "print JSON"},
-		},
-		Action: func(c *cli.Context) error {
-			status, err := control.NewClient(c.String("control-socket")).Status(c.Context)
-			if err != nil {
-				return err
-			}
-			if c.Bool("json") {
-				return printJSON(c.App.Writer, status.Services)
-			}
-			return status.WriteServices(c.App.Writer)
 		},
 	}
 }

@@ -13,13 +13,13 @@ func TestStalledFetchEndsAndSlowOneDoesNot(t *testing.T) {
 		w, stop := newStallWatch(t.Context())
 		defer stop()
 		for n := range int64(10) {
-			time.Sleep(stallTimeout - time.Second)
+			<-time.After(stallTimeout - time.Second)
 			w.moved(n, 100)
 		}
 		if err := w.ctx.Err(); err != nil {
 			t.Fatalf("a slow fetch was ended: %v", err)
 		}
-		time.Sleep(stallTimeout)
+		<-time.After(stallTimeout)
 		synctest.Wait()
 		if err := w.explain(w.ctx.Err()); !errors.Is(err, errStalled) {
 			t.Errorf("a stalled fetch: %v", err)
@@ -31,7 +31,7 @@ func TestLoadMayTakeItsTimeForWhatHasArrived(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, stop := newStallWatch(t.Context())
 		w.moved(100, 100)
-		time.Sleep(10 * stallTimeout)
+		<-time.After(10 * stallTimeout)
 		synctest.Wait()
 		if err := w.ctx.Err(); err != nil {
 			t.Errorf("it was ended: %v", err)

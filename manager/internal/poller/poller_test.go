@@ -69,7 +69,7 @@ func TestPollsAtTheServersInterval(t *testing.T) {
 		return &hsapi.Wanted{Interval: []time.Duration{0, 2 * time.Minute, time.Hour}[min(n, 3)-1]}, nil
 	}}
 	run(t, s, zap.NewNop(), func(p *Poller) {
-		time.Sleep(30 * time.Minute)
+		<-time.After(30 * time.Minute)
 		if got := p.State(); got.Interval != time.Hour || got.Error != "" || !got.LastSuccess.Equal(s.start.Add(7*time.Minute)) {
 			t.Errorf("state %+v", got)
 		}
@@ -89,7 +89,7 @@ func TestFirstPollTellsNoServices(t *testing.T) {
 		}
 		return &hsapi.Wanted{}, nil
 	}}
-	run(t, s, zap.NewNop(), func(*Poller) { time.Sleep(10 * time.Minute) })
+	run(t, s, zap.NewNop(), func(*Poller) { <-time.After(10 * time.Minute) })
 	if len(s.statuses) != 3 {
 		t.Fatalf("%d polls", len(s.statuses))
 	}
@@ -111,11 +111,11 @@ func TestBacksOffAndRecovers(t *testing.T) {
 	}
 	core, logs := observer.New(zap.InfoLevel)
 	run(t, s, zap.New(core), func(p *Poller) {
-		time.Sleep(5 * time.Minute)
+		<-time.After(5 * time.Minute)
 		if got := p.State(); got.Class != hsapi.ClassRoute || got.Error != away.Error() || !got.LastSuccess.IsZero() || got.LastTry.IsZero() {
 			t.Errorf("state while away: %+v", got)
 		}
-		time.Sleep(20 * time.Minute)
+		<-time.After(20 * time.Minute)
 		if got := p.State(); got.Class != "" || got.Error != "" || got.LastSuccess.IsZero() {
 			t.Errorf("state afterwards: %+v", got)
 		}
@@ -148,13 +148,13 @@ func TestRetriesAreNotInStep(t *testing.T) {
 func TestPoke(t *testing.T) {
 	s := &sensor{answer: always(&hsapi.Wanted{}, nil), took: 100 * time.Millisecond}
 	run(t, s, zap.NewNop(), func(p *Poller) {
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		for range 100 {
 			p.Poke()
 		}
-		time.Sleep(50 * time.Millisecond)
+		<-time.After(50 * time.Millisecond)
 		p.Poke() // while a poll is under way: its status was gathered before
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 	})
 	want := []time.Duration{0, time.Minute, time.Minute + 1100*time.Millisecond}
 	if diff := cmp.Diff(want, s.times); diff != "" {
@@ -166,7 +166,7 @@ func TestPokesDoNotDefeatTheBackOff(t *testing.T) {
 	s := &sensor{answer: always(nil, errors.New("away"))}
 	run(t, s, zap.NewNop(), func(p *Poller) {
 		for range 1200 {
-			time.Sleep(50 * time.Millisecond)
+			<-time.After(50 * time.Millisecond)
 			p.Poke()
 		}
 	})
@@ -178,7 +178,7 @@ func TestPokesDoNotDefeatTheBackOff(t *testing.T) {
 func TestEndsWithinAPoll(t *testing.T) {
 	s := &sensor{answer: always(&hsapi.Wanted{}, nil), took: time.Hour}
 	run(t, s, zap.NewNop(), func(p *Poller) {
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		if got := p.State(); !got.LastTry.IsZero() {
 			t.Errorf("state %+v", got)
 		}
