@@ -48,7 +48,7 @@ func begin(t *testing.T, w *world, cfg Config) (*Services, func()) {
 
 // after lets that much time pass; the clock is the test's own.
 func after(d time.Duration) {
-	time.Sleep(d)
+	<-time.After(d)
 	synctest.Wait()
 }
 
