@@ -17,6 +17,7 @@ func Rules(cfg Config, want helperapi.Network, layout link.Layout, standing link
 		CollectorPort: want.Bridge.CollectorPort, HostPorts: cfg.HostPorts, Egress: want.Egress,
 		Protected:          unique(cfg.Protected, want.ProtectedPorts),
 		ForwardingWasOffV4: standing.WasOffV4, ForwardingWasOffV6: standing.WasOffV6,
+		ForwardingAllV6: standing.AllV6, TTL: standing.TTL, HopLimit: standing.HopLimit,
 	}
 	for i, service := range want.Services {
 		rules.Services = append(rules.Services, ruleset.Service{

@@ -3,6 +3,10 @@ package link
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
 )
 
 const (
@@ -20,6 +24,8 @@ type Forwarding struct {
 	// AllV6: the kernel has only the global switch for IPv6, so it is on for
 	// all interfaces.
 	AllV6 bool
+	// TTL and HopLimit are what the host gives its own packets at the interface.
+	TTL, HopLimit uint8
 }
 
 // observe notes what is now, before anything is changed. Another sensor at the
@@ -87,7 +93,11 @@ func (b *Bridge) forward(r record) error {
 // standing tells how the host stands without us. When somebody else has
 // switched forwarding on for the whole host since, it is on.
 func (r record) standing() (Forwarding, error) {
-	f := Forwarding{AllV6: r.v6 == v6All}
+	ttl, hopLimit, err := distances(r.iface)
+	if err != nil {
+		return Forwarding{}, err
+	}
+	f := Forwarding{AllV6: r.v6 == v6All, TTL: ttl, HopLimit: hopLimit}
 	wanted, err := r.switchedOnSince()
 	if err != nil {
 		return f, err
@@ -101,7 +111,11 @@ func (r record) standing() (Forwarding, error) {
 		}
 		f.WasOffV6 = all == off && r.v6Value == off
 	case v6All:
-		f.WasOffV6 = r.v6Value == off
+		wanted, err := r.allV6SwitchedOnSince()
+		if err != nil {
+			return f, err
+		}
+		f.WasOffV6 = r.v6Value == off && !wanted
 	case v6None:
 	}
 	return f, nil
@@ -110,6 +124,42 @@ func (r record) standing() (Forwarding, error) {
 func (r record) switchedOnSince() (bool, error) {
 	all, err := readSysctl(ipv4, "all", "forwarding")
 	return err == nil && all == on && r.all4 == off, err
+}
+
+// allV6SwitchedOnSince: who switches IPv6 forwarding on for all interfaces does
+// so for those to come, too, even when it is on already. We do not.
+func (r record) allV6SwitchedOnSince() (bool, error) {
+	all, err := readSysctl(ipv6, "all", "forwarding")
+	if err != nil {
+		return false, err
+	}
+	coming, err := readSysctl(ipv6, "default", "forwarding")
+	return err == nil && all == on && coming == on && r.v6Value == off, err
+}
+
+// distances reads how far the host's own packets may go.
+func distances(iface string) (ttl, hopLimit uint8, err error) {
+	raw, err := os.ReadFile(filepath.Join(sysctls, ipv4, "ip_default_ttl"))
+	if err != nil {
+		return 0, 0, fmt.Errorf("read sysctl: %w", err)
+	}
+	if ttl, err = parseHops(strings.TrimSpace(string(raw))); err != nil || !hasSysctl(ipv6, iface, "hop_limit") {
+		return ttl, 0, err
+	}
+	limit, err := readSysctl(ipv6, iface, "hop_limit")
+	if err != nil {
+		return 0, 0, err
+	}
+	hopLimit, err = parseHops(limit)
+	return ttl, hopLimit, err
+}
+
+func parseHops(text string) (uint8, error) {
+	n, err := strconv.ParseUint(text, 10, 8)
+	if err != nil {
+		return 0, fmt.Errorf("read sysctl: number of hops: %w", err)
+	}
+	return uint8(n), nil
 }
 
 // restore brings the host's switches back to what they were, except for those
@@ -132,7 +182,11 @@ func (r record) restore(others []record) error {
 		}
 	}
 	if !sharedAll && r.v6 == v6All {
-		errs = append(errs, setAllV6(r.v6Value))
+		wanted, err := r.allV6SwitchedOnSince()
+		if !wanted {
+			err = errors.Join(err, setAllV6(r.v6Value))
+		}
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }

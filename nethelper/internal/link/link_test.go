@@ -190,6 +190,28 @@ func TestNetnsForwardingOfOthersStays(t *testing.T) {
 	}
 }
 
+func TestNetnsForwardingOfOthersStaysOnAnOlderKernel(t *testing.T) {
+	host := newHost(t)
+	host.Run("sysctl", "-qw", "net.ipv4.ip_default_ttl=128", "net.ipv6.conf.eth0.hop_limit=77")
+	b := New(idA, "eth0")
+	b.oldKernel = true
+	var standing Forwarding
+	ensure := func() (err error) { standing, err = b.Ensure(layout(idA, "10.10.10.0/24")); return err }
+	do(t, host, ensure)
+	if want := (Forwarding{WasOffV4: true, WasOffV6: true, AllV6: true, TTL: 128, HopLimit: 77}); standing != want {
+		t.Errorf("standing %+v, want %+v", standing, want)
+	}
+	host.Run("sysctl", "-qw", "net.ipv6.conf.all.forwarding=1")
+	do(t, host, ensure)
+	if standing.WasOffV6 {
+		t.Error("forwarding of others is not seen")
+	}
+	do(t, host, b.Remove)
+	if got := sysctl(t, host, ipv6, "all", "forwarding"); got != on {
+		t.Error("forwarding that somebody else wants was switched off")
+	}
+}
+
 func TestNetnsRefusals(t *testing.T) {
 	host := newHost(t)
 	wantConflict := func(what string, err error) {

@@ -102,7 +102,7 @@ func variants() map[string]func(*ruleset.Config) {
 		},
 		"all, v4 only": func(c *ruleset.Config) {
 			c.Egress, c.V6, c.GatewayV6 = helperapi.EgressAll, netip.Prefix{}, netip.Addr{}
-			c.ForwardingWasOffV6 = true
+			c.ForwardingWasOffV6, c.ForwardingAllV6 = true, true
 			for i := range c.Services {
 				c.Services[i].V6 = netip.Addr{}
 			}

@@ -43,6 +43,8 @@ const (
 	// priorityRecord is behind the translation of sources: what matters is the
 	// packet as it leaves.
 	priorityRecord = 300
+	// priorityArrived is behind the translation of destinations, whoever does it.
+	priorityArrived = 300
 )
 
 // refused is the counter of what services tried and may not.
@@ -56,10 +58,10 @@ type builder struct {
 
 func (b *builder) chains() []Chain {
 	return []Chain{
-		b.assignedChain(), b.assignChain(), b.catchallChain(), b.catchChain(), b.guardChain(),
+		b.assignedChain(), b.assignChain(), b.catchallChain(), b.catchChain(), b.guardChain(), b.arrivedChain(), b.strangersChain(),
 		b.sentChain(), b.rememberChain(), b.countedChain(),
 		b.forwardedChain(), b.toServicesChain(), b.fromServicesChain(), b.transitChain(),
-		b.receivedChain(), b.toHostChain(),
+		b.receivedChain(), b.toHostChain(), b.silenceChain(),
 	}
 }
 
@@ -156,8 +158,9 @@ func (b *builder) sentChain() Chain {
 	return Chain{
 		Name: "sent",
 		Base: base(nftables.ChainTypeFilter, nftables.ChainHookPostrouting, priorityRecord),
-		Rules: []Rule{rule("UDP that the host sends by itself",
+		Rules: append([]Rule{rule("UDP that the host sends by itself",
 			equals(oifname(), interfaceName(b.Iface)), onlyUDP(), direction(false), fromHost(), jump("remember"))},
+			b.ownDistance()...),
 	}
 }
 
@@ -199,12 +202,7 @@ func (b *builder) forwardedChain() Chain {
 			rule("what services get", equals(oifname(), bridge), jump("to_services")),
 		},
 	}
-	if b.ForwardingWasOffV4 {
-		c.Rules = append(c.Rules, rule("the host was no router", onlyIPv4(), equals(iifname(), interfaceName(b.Iface)), jump("transit")))
-	}
-	if b.ForwardingWasOffV6 {
-		c.Rules = append(c.Rules, rule("the host was no router", onlyIPv6(), equals(iifname(), interfaceName(b.Iface)), jump("transit")))
-	}
+	c.Rules = append(c.Rules, b.noRouter()...)
 	return c
 }
 
@@ -251,22 +249,12 @@ func (b *builder) egress() []Rule {
 	}
 }
 
-// transitChain keeps the host from routing for strangers only because the
-// sensor has switched forwarding on. What somebody has translated on purpose,
-// such as a port that Docker publishes, passes.
-func (b *builder) transitChain() Chain {
-	return Chain{Name: "transit", Rules: []Rule{
-		rule("somebody else has led it there", translated(), accept()),
-		rule("answers to what was sent from there", direction(true), accept()),
-		rule("the host is no router", drop()),
-	}}
-}
-
 func (b *builder) receivedChain() Chain {
 	return Chain{
-		Name:  "received",
-		Base:  base(nftables.ChainTypeFilter, nftables.ChainHookInput, priorityFilter),
-		Rules: []Rule{rule("what services send to the host", equals(iifname(), interfaceName(b.Bridge)), jump("to_host"))},
+		Name: "received",
+		Base: base(nftables.ChainTypeFilter, nftables.ChainHookInput, priorityFilter),
+		Rules: append([]Rule{rule("what services send to the host", equals(iifname(), interfaceName(b.Bridge)), jump("to_host"))},
+			b.probes()...),
 	}
 }
 

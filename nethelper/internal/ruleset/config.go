@@ -30,6 +30,11 @@ type Config struct {
 	// at Iface before the sensor came. Then nothing is forwarded from there but
 	// what belongs to services, or what somebody else has translated.
 	ForwardingWasOffV4, ForwardingWasOffV6 bool
+	// ForwardingAllV6 tells that IPv6 forwarding had to be switched on for all
+	// interfaces. When it was off before, none of them may gain by it.
+	ForwardingAllV6 bool
+	// TTL and HopLimit are what the host gives its own packets; 0 means 64.
+	TTL, HopLimit uint8
 	// Heartbeat is how long redirection lasts without a sign of life of the
 	// helper; 0 means DefaultHeartbeat.
 	Heartbeat time.Duration
@@ -37,6 +42,9 @@ type Config struct {
 
 // DefaultHeartbeat is how long redirection outlives the helper.
 const DefaultHeartbeat = time.Minute
+
+// defaultHops is what Linux gives its packets.
+const defaultHops = 64
 
 // Service is a honeypot on the bridge.
 type Service struct {

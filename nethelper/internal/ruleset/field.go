@@ -46,6 +46,17 @@ func payload(text string, base expr.PayloadBase, offset, length uint32, needs pr
 	}}
 }
 
+// iifkind and oifkind are how the interface was made, such as "bridge"; "" for
+// hardware.
+func iifkind() field { return metaField("meta iifkind", metaKeyIIFKIND, unix.IFNAMSIZ) }
+func oifkind() field { return metaField("meta oifkind", metaKeyOIFKIND, unix.IFNAMSIZ) }
+
+// Not in the library: NFT_META_IIFKIND and NFT_META_OIFKIND of nf_tables.h.
+const (
+	metaKeyIIFKIND expr.MetaKey = 26
+	metaKeyOIFKIND expr.MetaKey = 27
+)
+
 func iifname() field  { return metaField("iifname", expr.MetaKeyIIFNAME, unix.IFNAMSIZ) }
 func oifname() field  { return metaField("oifname", expr.MetaKeyOIFNAME, unix.IFNAMSIZ) }
 func protocol() field { return metaField("meta l4proto", expr.MetaKeyL4PROTO, 1) }
@@ -123,19 +134,37 @@ func mask(bytes uint32, m []byte) expr.Any {
 	return &expr.Bitwise{SourceRegister: firstRegister, DestRegister: firstRegister, Len: bytes, Mask: m, Xor: make([]byte, bytes)}
 }
 
+// Flags of TCP: RFC 9293, 3.1.
+const fin, syn, rst, ack = 0x01, 0x02, 0x04, 0x10
+
 // notOpening matches TCP packets that do not open a connection: anything but a
 // SYN alone, as far as these four flags go.
 func notOpening() part {
-	const fin, syn, rst, ack = 0x01, 0x02, 0x04, 0x10
+	return flags("tcp flags & (fin | syn | rst | ack) != syn", fin|syn|rst|ack, expr.CmpOpNeq, syn)
+}
+
+// noneOfSynRstAck and synFin match packets that no connection has.
+func noneOfSynRstAck() part {
+	return flags("tcp flags & (syn | rst | ack) == 0x0", syn|rst|ack, expr.CmpOpEq, 0)
+}
+
+func synFin() part {
+	return flags("tcp flags & (fin | syn | rst | ack) == fin | syn", fin|syn|rst|ack, expr.CmpOpEq, fin|syn)
+}
+
+func flags(text string, of byte, op expr.CmpOp, value byte) part {
 	p := load(tcpFlags())
-	p.text = "tcp flags & (fin | syn | rst | ack) != syn"
-	p.exprs = append(p.exprs, mask(1, []byte{fin | syn | rst | ack}), compare(expr.CmpOpNeq, []byte{syn}))
+	p.text = text
+	p.exprs = append(p.exprs, mask(1, []byte{of}), compare(op, []byte{value}))
 	return p
 }
 
 // toHost matches packets for an address of the host, whichever interface it is
 // on.
 func toHost() part { return addressType("daddr", expr.CmpOpEq, "local", unix.RTN_LOCAL) }
+
+// toType matches packets for an address of that type.
+func toType(name string, kind uint32) part { return addressType("daddr", expr.CmpOpEq, name, kind) }
 
 // fromHost matches packets from an address of the host.
 func fromHost() part { return addressType("saddr", expr.CmpOpEq, "local", unix.RTN_LOCAL) }

@@ -22,7 +22,7 @@ func example() Config {
 		GatewayV4: netip.MustParseAddr("10.10.10.1"), GatewayV6: netip.MustParseAddr("fd12:3456:789a:1::1"),
 		CollectorPort: 5556, HostPorts: helperapi.HostPortsProtect, Egress: helperapi.EgressDeny,
 		Protected:          []helperapi.Port{{Protocol: helperapi.TCP, Number: 2222}, {Protocol: helperapi.TCP, Number: 2222}},
-		ForwardingWasOffV4: true, ForwardingWasOffV6: true,
+		ForwardingWasOffV4: true, ForwardingWasOffV6: true, ForwardingAllV6: true,
 		Services: []Service{
 			{ID: "1", V4: netip.MustParseAddr("10.10.10.2"), V6: netip.MustParseAddr("fd12:3456:789a:1::2"), Ports: []helperapi.Assignment{
 				{Port: helperapi.Port{Protocol: helperapi.TCP, Number: 22}, To: 2222},

@@ -73,7 +73,7 @@ const (
 type sets struct {
 	ifaces, protected, dhcpClients          *Set
 	assigned, assigned4, assigned6          *Set
-	catchall4, catchall6                    *Set
+	catchall4, catchall6, caught            *Set
 	ownPorts, own4, own6                    *Set
 	kept, taken                             *Set
 	services4, services6                    *Set
@@ -100,6 +100,7 @@ func newSets(cfg Config) sets {
 		assigned6:   &Set{Name: "assigned6", Comment: "and where they lead", Key: protoPort, Data: to6},
 		catchall4:   &Set{Name: "catchall4", Comment: "where everything else leads", Key: proto, Data: v4},
 		catchall6:   &Set{Name: "catchall6", Comment: "where everything else leads", Key: proto, Data: v6},
+		caught:      &Set{Name: "caught", Comment: "protocols of which everything else is led on", Key: proto},
 		ownPorts:    recorded("own_ports", "ports from which the host asked many at once", service, ownFlowTimeout),
 		own4:        recorded("own4", "UDP that the host has sent", flow4, ownFlowTimeout),
 		own6:        recorded("own6", "UDP that the host has sent", flow6, ownFlowTimeout),
@@ -163,6 +164,10 @@ func (s *sets) fillService(svc Service) {
 	for _, a := range svc.Ports {
 		s.assigned.add(port(a.Port))
 	}
+	if svc.CatchAll {
+		s.caught.add(transport(helperapi.TCP))
+		s.caught.add(transport(helperapi.UDP))
+	}
 }
 
 func (s *sets) fillAddress(svc Service, addr netip.Addr) {
@@ -207,7 +212,7 @@ func (s *sets) list(cfg Config) []*Set {
 	all := []*Set{
 		s.ownPorts, s.own4, s.own6, s.kept, s.taken, s.redirected4, s.redirected6,
 		s.ifaces, s.protected, s.dhcpClients,
-		s.assigned, s.assigned4, s.assigned6, s.catchall4, s.catchall6,
+		s.assigned, s.assigned4, s.assigned6, s.catchall4, s.catchall6, s.caught,
 		s.services4, s.services6, s.neighbours, s.chatter,
 	}
 	if cfg.Egress == helperapi.EgressInternet {

@@ -37,6 +37,12 @@ func New(cfg Config) (*Table, error) {
 	if cfg.Heartbeat == 0 {
 		cfg.Heartbeat = DefaultHeartbeat
 	}
+	if cfg.TTL == 0 {
+		cfg.TTL = defaultHops
+	}
+	if cfg.HopLimit == 0 {
+		cfg.HopLimit = defaultHops
+	}
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
