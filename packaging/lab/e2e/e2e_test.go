@@ -53,18 +53,32 @@ func TestE2E(t *testing.T) {
 	step("bad input is told and harms nothing", badInput)
 	step("raw network access", rawNetworkAccess)
 	step("old compose file", oldComposeFile)
+	t.Run("cleanup after a kill", func(t *testing.T) { cleanupAfterKill(t, s, before) })
 	step("interface that is not there", missingInterface)
 	t.Run("nothing is left behind", func(t *testing.T) {
 		_, err := s.Compose(t.Context(), "down", "--volumes")
 		labtest.Must(t, err)
-		after := look(t, s)
-		for _, line := range added(after, before) {
-			t.Errorf("the sensor left behind: %s", line)
-		}
-		for _, line := range added(before, after) {
-			t.Errorf("the sensor took away: %s", line)
-		}
+		hostIsAsBefore(t, s, before)
 	})
+}
+
+// cleanupAfterKill kills all of the sensor at once and cleans up from another
+// container, twice.
+func cleanupAfterKill(t *testing.T, s *scenario.Scenario, before picture) {
+	run := func(args ...string) {
+		t.Helper()
+		if out, err := s.Lab.Docker(t.Context(), args...).CombinedOutput(); err != nil {
+			t.Fatalf("docker %v: %v: %s", args, err, out)
+		}
+	}
+	run("kill", "--signal", "KILL", sensorID(t, s))
+	if len(added(look(t, s), before)) == 0 {
+		t.Error("a killed sensor left nothing behind: there is nothing to clean up")
+	}
+	for range 2 {
+		run("run", "--rm", "--privileged", "--network", "host", "--entrypoint", "nethelper", "honeysens/sensorx86:"+s.Revision(), "cleanup", "--all")
+		hostIsAsBefore(t, s, before)
+	}
 }
 
 func ready(t *testing.T, s *scenario.Scenario, after time.Time) {

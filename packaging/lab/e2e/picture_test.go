@@ -149,6 +149,18 @@ func hostUnchanged(t *testing.T, s *scenario.Scenario, before picture) {
 	}
 }
 
+// hostIsAsBefore wants no trace of the sensor.
+func hostIsAsBefore(t *testing.T, s *scenario.Scenario, before picture) {
+	t.Helper()
+	now := look(t, s)
+	for _, line := range added(now, before) {
+		t.Errorf("the sensor left behind: %s", line)
+	}
+	for _, line := range added(before, now) {
+		t.Errorf("the sensor took away: %s", line)
+	}
+}
+
 // passageIsCommented wants the way through Docker's firewall to be an ordinary
 // iptables rule that says whose it is.
 func passageIsCommented(t *testing.T, s *scenario.Scenario) {
