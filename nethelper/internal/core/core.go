@@ -31,6 +31,10 @@ type Table interface {
 // Passage is the way through other people's firewalls.
 type Passage interface {
 	Ensure(ctx context.Context, cfg passage.Config) ([]helperapi.Firewall, error)
+	// Heals counts how often Ensure had to open the way again.
+	Heals() (uint64, time.Time)
+	// Watch calls changed after changes that Table.Watch cannot see.
+	Watch(ctx context.Context, changed func(context.Context)) error
 	Remove(ctx context.Context) error
 }
 

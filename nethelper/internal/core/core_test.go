@@ -94,6 +94,14 @@ func (f fakeTable) Watch(ctx context.Context, _ func(context.Context)) error {
 func (f fakePassage) Ensure(context.Context, passage.Config) ([]helperapi.Firewall, error) {
 	return []helperapi.Firewall{{Kind: "iptables-nft"}}, f.step("passage")
 }
+
+func (fakePassage) Heals() (uint64, time.Time) { return 0, time.Time{} }
+
+func (fakePassage) Watch(ctx context.Context, _ func(context.Context)) error {
+	<-ctx.Done()
+	return nil
+}
+
 func (f fakePassage) Remove(context.Context) error { return f.step("remove passage") }
 
 func (f fakeLinks) Ensure(want link.Layout) (link.Forwarding, error) {

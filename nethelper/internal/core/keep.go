@@ -33,9 +33,10 @@ func (c *Core) Run(ctx context.Context) error {
 		default:
 		}
 	}
-	errs := make(chan error, 3)
+	errs := make(chan error, 4)
 	var watchers sync.WaitGroup
 	watchers.Go(func() { errs <- c.parts.Table.Watch(ctx, c.foreignChange) })
+	watchers.Go(func() { errs <- c.parts.Passage.Watch(ctx, c.foreignChange) })
 	watchers.Go(func() { errs <- c.parts.Host.WatchLinks(ctx, changed) })
 	watchers.Go(func() { errs <- c.parts.Interface.Run(ctx) })
 	defer watchers.Wait()

@@ -3,6 +3,7 @@ package core
 import (
 	"context"
 	"net/netip"
+	"time"
 
 	"honeysens.org/dockersensor/nethelper/internal/link"
 	"honeysens.org/dockersensor/shared/helperapi"
@@ -26,6 +27,8 @@ func (c *Core) Observe(ctx context.Context) (helperapi.Observed, error) {
 	if force == nil {
 		return seen, nil
 	}
+	opened, last := c.parts.Passage.Heals()
+	seen = healed(seen, opened, last)
 	seen.Applied = true
 	seen.Bridge.GatewayV4, seen.Bridge.GatewayV6 = force.layout.GatewayV4, force.layout.GatewayV6
 	return c.observeTable(ctx, force, seen)
@@ -44,11 +47,16 @@ func (c *Core) observeTable(ctx context.Context, force *state, seen helperapi.Ob
 	}
 	seen.Conflicts = append(seen.Conflicts, table.Conflicts...)
 	seen.Refused = table.Refused
-	seen.Heals += table.Heals
-	if table.LastHeal.After(seen.LastHeal) {
-		seen.LastHeal = table.LastHeal
+	return healed(seen, table.Heals, table.LastHeal), nil
+}
+
+// healed adds the repairs of one part.
+func healed(seen helperapi.Observed, heals uint64, last time.Time) helperapi.Observed {
+	seen.Heals += heals
+	if last.After(seen.LastHeal) {
+		seen.LastHeal = last
 	}
-	return seen, nil
+	return seen
 }
 
 // exampleBridge stands where only names matter.

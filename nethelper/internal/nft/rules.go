@@ -21,6 +21,11 @@ type ForeignRule struct {
 	Comment string
 	// BlocksAll is true when the rule drops or rejects every packet.
 	BlocksAll bool
+	// JumpsAll is the chain where the rule sends every packet.
+	JumpsAll string
+	// AcceptsDNAT is true when the rule accepts whatever has had its destination
+	// translated.
+	AcceptsDNAT bool
 }
 
 // ListRules returns the rules of a table, those of each chain in their order. A
@@ -92,7 +97,8 @@ func parseRule(data []byte) (ForeignRule, error) {
 }
 
 func (r *ForeignRule) parseExprs(list *netlink.AttributeDecoder) error {
-	blocks, conditional := false, false
+	var blocks, conditional, accepts bool
+	var dnat, jump string
 	for list.Next() {
 		list.Nested(func(one *netlink.AttributeDecoder) error {
 			switch e := parseExpr(one); {
@@ -100,13 +106,22 @@ func (r *ForeignRule) parseExprs(list *netlink.AttributeDecoder) error {
 				r.Comment = e.xtText
 			case e.blocks():
 				blocks = true
+			case e.jump != "":
+				jump = e.jump
+			case e.accept:
+				accepts = true
 			case !e.harmless():
 				conditional = true
+				dnat += e.dnatPart()
 			}
 			return nil
 		})
 	}
 	r.BlocksAll = blocks && !conditional
+	if !conditional {
+		r.JumpsAll = jump
+	}
+	r.AcceptsDNAT = accepts && dnat == "ct bitwise cmp "
 	return nil
 }
 
@@ -115,8 +130,21 @@ type foreignExpr struct {
 	name string
 	// xtName and xtText are the name and the text of an extension of iptables.
 	xtName, xtText string
-	// drop is true for the verdict.
-	drop bool
+	// drop and accept are true for those verdicts, jump is the chain of another.
+	drop, accept bool
+	jump         string
+	// status is true when the expression loads the status of the connection,
+	// takes IPS_DST_NAT out of it, or wants that not to be zero.
+	status bool
+}
+
+// dnatPart names the parts of "ct status dnat", in an order that they have
+// nowhere else, and everything else as something else.
+func (e foreignExpr) dnatPart() string {
+	if e.status {
+		return e.name + " "
+	}
+	return "other "
 }
 
 // blocks tells whether the expression ends the packet.
@@ -139,6 +167,12 @@ func parseExpr(ad *netlink.AttributeDecoder) foreignExpr {
 				ad.Nested(e.parseExtension)
 			case "immediate":
 				ad.Nested(e.parseVerdict)
+			case "ct":
+				ad.Nested(e.parseConntrack)
+			case "cmp":
+				ad.Nested(e.parseCompare)
+			case "bitwise":
+				ad.Nested(e.parseMask)
 			}
 		}
 	}
@@ -179,11 +213,54 @@ func (e *foreignExpr) parseVerdict(ad *netlink.AttributeDecoder) error {
 }
 
 func (e *foreignExpr) parseCode(ad *netlink.AttributeDecoder) error {
-	const nfDrop = 0
+	const nfDrop, nfAccept = 0, 1
 	for ad.Next() {
-		if ad.Type() == unix.NFTA_VERDICT_CODE {
-			e.drop = ad.Uint32() == nfDrop
+		switch ad.Type() {
+		case unix.NFTA_VERDICT_CODE:
+			code := ad.Uint32()
+			e.drop, e.accept = code == nfDrop, code == nfAccept
+		case unix.NFTA_VERDICT_CHAIN:
+			e.jump = ad.String()
 		}
+	}
+	return nil
+}
+
+// parseConntrack reads NFTA_CT_KEY.
+func (e *foreignExpr) parseConntrack(ad *netlink.AttributeDecoder) error {
+	for ad.Next() {
+		if ad.Type() == unix.NFTA_CT_KEY {
+			e.status = ad.Uint32() == unix.NFT_CT_STATUS
+		}
+	}
+	return nil
+}
+
+// parseCompare reads NFTA_CMP_OP.
+func (e *foreignExpr) parseCompare(ad *netlink.AttributeDecoder) error {
+	for ad.Next() {
+		if ad.Type() == unix.NFTA_CMP_OP {
+			e.status = ad.Uint32() == unix.NFT_CMP_NEQ
+		}
+	}
+	return nil
+}
+
+// parseMask reads NFTA_BITWISE_MASK. The bits are in the machine's order.
+func (e *foreignExpr) parseMask(ad *netlink.AttributeDecoder) error {
+	const dstNAT = 1 << 5 // IPS_DST_NAT
+	for ad.Next() {
+		if ad.Type() != unix.NFTA_BITWISE_MASK {
+			continue
+		}
+		ad.Nested(func(data *netlink.AttributeDecoder) error {
+			for data.Next() {
+				if mask := data.Bytes(); data.Type() == unix.NFTA_DATA_VALUE && len(mask) == 4 {
+					e.status = binary.NativeEndian.Uint32(mask) == dstNAT
+				}
+			}
+			return nil
+		})
 	}
 	return nil
 }

@@ -14,6 +14,9 @@
 //   - The rules open the way between the services bridge and the rest; the
 //     sensor's own table, which comes first, says what may use it.
 //
-// It does not write to the chains of iptables-legacy, which netlink cannot; it
-// reports them, with the command that opens them.
+// The chains of iptables-legacy cannot be reached by netlink; only its own
+// program can write them. That program makes the tables that it looks for, so it
+// is started only where /proc/net has a filter table of its kind already, with
+// arguments of this package, and no shell. The kernel tells nobody when such a
+// table changes: Watch compares copies of it.
 package passage

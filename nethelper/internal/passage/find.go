@@ -1,23 +1,21 @@
 package passage
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"runtime"
 	"strings"
 
 	"github.com/google/nftables"
-	"golang.org/x/sys/unix"
 
-	"honeysens.org/dockersensor/nethelper/internal/nft"
 	"honeysens.org/dockersensor/shared/helperapi"
 )
 
-// dockerUser is the chain that Docker keeps for the rules of others, and jumps
-// to before its own.
-const dockerUser = "DOCKER-USER"
+// Chains of the iptables programs. Docker keeps DOCKER-USER for the rules of
+// others, and jumps to it before its own.
+const (
+	chainForward = "FORWARD"
+	chainInput   = "INPUT"
+	dockerUser   = "DOCKER-USER"
+)
 
 // Kinds of firewalls, as helperapi.Firewall names them.
 const (
@@ -60,18 +58,24 @@ func (t table) blocks(chain *nftables.Chain) bool {
 	if chain.Policy != nil && *chain.Policy == nftables.ChainPolicyDrop {
 		return true
 	}
-	for _, rule := range t.rules {
-		if rule.Chain == chain.Name && rule.BlocksAll {
-			return true
+	return t.firstBlock(chain.Name) < len(t.rules)
+}
+
+// firstBlock returns which rule of the table is the first one in the chain that
+// blocks everything, or the number of rules.
+func (t table) firstBlock(chain string) int {
+	for i, rule := range t.rules {
+		if rule.Chain == chain && rule.BlocksAll {
+			return i
 		}
 	}
-	return false
+	return len(t.rules)
 }
 
 // kind tells whose chain it is by its name: the iptables programs write theirs
 // in capitals into tables of one family.
 func (t table) kind(chain *nftables.Chain) string {
-	if t.Family != nftables.TableFamilyINet && (chain.Name == "FORWARD" || chain.Name == "INPUT") {
+	if t.Family != nftables.TableFamilyINet && (chain.Name == chainForward || chain.Name == chainInput) {
 		return kindIptables
 	}
 	return kindNftables
@@ -88,6 +92,9 @@ func (t table) describe(rules []insertion) string {
 // forward are the rules for connections between attackers and services, and,
 // where the policy opens that, of services with the world.
 func (t table) forward(chain *nftables.Chain, name string, cfg Config) []insertion {
+	if cfg.Egress == helperapi.EgressDeny && t.passesDNAT(chain) {
+		return nil
+	}
 	if t.kind(chain) == kindNftables {
 		return nativeForward(chain.Name, name, cfg)
 	}
@@ -101,11 +108,23 @@ func (t table) forward(chain *nftables.Chain, name string, cfg Config) []inserti
 	return iptablesForward(t.userChain(chain), name, network, cfg.Egress)
 }
 
-// userChain is DOCKER-USER for a chain that Docker filters in.
+// passesDNAT tells whether the chain itself lets pass what is redirected, and
+// the answers, as firewalld's does.
+func (t table) passesDNAT(chain *nftables.Chain) bool {
+	for _, rule := range t.rules[:t.firstBlock(chain.Name)] {
+		if rule.Chain == chain.Name && rule.AcceptsDNAT {
+			return true
+		}
+	}
+	return false
+}
+
+// userChain is DOCKER-USER where all packets of the chain get there. After
+// "iptables -F" Docker's chains may still exist, but nothing leads to them.
 func (t table) userChain(chain *nftables.Chain) string {
-	for _, c := range t.chains {
-		if c.Name == dockerUser {
-			return c.Name
+	for _, rule := range t.rules[:t.firstBlock(chain.Name)] {
+		if rule.Chain == chain.Name && rule.JumpsAll == dockerUser {
+			return dockerUser
 		}
 	}
 	return chain.Name
@@ -120,66 +139,4 @@ func (t table) input(chain *nftables.Chain, name string, cfg Config) []insertion
 		return iptablesInput(chain.Name, name, cfg.Bridge, cfg.GatewayV6, cfg.CollectorPort)
 	}
 	return iptablesInput(chain.Name, name, cfg.Bridge, cfg.GatewayV4, cfg.CollectorPort)
-}
-
-// findLegacy reports filter tables of iptables-legacy. Their rules cannot be
-// reached by netlink, and whether they drop is not visible here.
-func findLegacy(where nft.Config, cfg Config) ([]helperapi.Firewall, error) {
-	var found []helperapi.Firewall
-	for _, f := range []struct {
-		file, program, network string
-		wanted                 bool
-	}{
-		{"ip_tables_names", "iptables-legacy", cfg.V4.String(), cfg.V4.IsValid()},
-		{"ip6_tables_names", "ip6tables-legacy", cfg.V6.String(), cfg.V6.IsValid()},
-	} {
-		names, err := readNet(where, f.file)
-		if err != nil {
-			return found, err
-		}
-		if !f.wanted || !hasLine(names, "filter") {
-			continue
-		}
-		rule := fmt.Sprintf("-m conntrack --ctstate DNAT --ctreplsrc %s -j ACCEPT", f.network)
-		found = append(found, helperapi.Firewall{Kind: kindLegacy, Problem: fmt.Sprintf(
-			"the host has a filter table of %s, which the sensor does not change; if %q shows that it drops, run %q",
-			f.program, f.program+" -S FORWARD", f.program+" -I FORWARD "+rule)})
-	}
-	return found, nil
-}
-
-func hasLine(text, line string) bool {
-	for l := range strings.Lines(text) {
-		if strings.TrimSpace(l) == line {
-			return true
-		}
-	}
-	return false
-}
-
-// readNet reads a file of /proc/net in the namespace; one that does not exist
-// is empty.
-func readNet(where nft.Config, file string) (string, error) {
-	var (
-		data []byte
-		err  error
-		done = make(chan struct{})
-	)
-	// The thread is never unlocked, so it ends with its goroutine and its
-	// namespace is nobody else's.
-	go func() {
-		defer close(done)
-		runtime.LockOSThread()
-		if where.NetNS != 0 {
-			if err = unix.Setns(where.NetNS, unix.CLONE_NEWNET); err != nil {
-				return
-			}
-		}
-		data, err = os.ReadFile("/proc/thread-self/net/" + file)
-	}()
-	<-done
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("read %s: %w", file, err)
-	}
-	return string(data), nil
 }

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -38,6 +40,10 @@ type Passage struct {
 	mu sync.Mutex
 	// done is what the rules in the kernel were made for.
 	done Config
+	// heals counts how often a way had to be opened again, or through a new
+	// firewall, while the same was wanted.
+	heals    uint64
+	lastHeal time.Time
 }
 
 // New makes the passage of the sensor with that container id.
@@ -64,16 +70,38 @@ func (p *Passage) Ensure(ctx context.Context, cfg Config) ([]helperapi.Firewall,
 	if err != nil {
 		return nil, err
 	}
-	var found []helperapi.Firewall
+	var (
+		found  []helperapi.Firewall
+		opened bool
+	)
 	for _, t := range tables {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		found = append(found, p.open(t, cfg)...)
+		firewalls, changed := p.open(t, cfg)
+		found, opened = append(found, firewalls...), opened || changed
+	}
+	for _, l := range legacies() {
+		firewalls, changed, err := p.openLegacy(ctx, l, cfg)
+		if err != nil {
+			return nil, err
+		}
+		found, opened = append(found, firewalls...), opened || changed
+	}
+	if opened && p.done == cfg {
+		p.heals++
+		p.lastHeal = time.Now()
 	}
 	p.done = cfg
-	legacy, err := findLegacy(p.where, cfg)
-	return append(found, legacy...), err
+	return found, nil
+}
+
+// Heals returns how often Ensure had to open the way again though nothing else
+// was wanted, and when it did so last.
+func (p *Passage) Heals() (uint64, time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.heals, p.lastHeal
 }
 
 // Remove takes every rule of this sensor away from other people's chains.
@@ -114,30 +142,38 @@ func Cleanup(ctx context.Context, where nft.Config, match func(table string) boo
 			removed = append(removed, fmt.Sprintf("rule %s in chain %s of table %s", rule.Comment, rule.Chain, t))
 		}
 	}
-	return removed, errs
+	legacy, err := cleanupLegacy(ctx, where, match)
+	return append(removed, legacy...), errors.Join(errs, err)
 }
 
-// open brings the rules in one table up to date.
-func (p *Passage) open(t table, cfg Config) []helperapi.Firewall {
+// open brings the rules in one table up to date, and tells whether it had to
+// write some.
+func (p *Passage) open(t table, cfg Config) ([]helperapi.Firewall, bool) {
 	old := t.ours(func(comment string) bool { return comment == p.name })
 	wanted, found := t.passages(p.name, cfg)
 	if p.done == cfg && t.hasAll(old, wanted) {
-		return found
+		return found, false
 	}
 	err := t.change(p.where, old, wanted)
 	switch {
 	case err != nil && len(wanted) > 0:
 		p.log.Error("passage cannot be made", zap.Stringer("table", t), zap.Error(err))
-		for i := range found {
-			found[i].Problem = fmt.Sprintf("the rule that would let attackers through to the services could not be written: %v. Insert it by hand: %s", err, found[i].Passage)
-			found[i].Passage = ""
-		}
+		return cannotOpen(found, err), false
 	case err != nil:
 		p.log.Error("passage cannot be closed", zap.Stringer("table", t), zap.Error(err))
 	case len(wanted) > 0:
 		p.log.Info("passage made", zap.Stringer("table", t), zap.Int("rules", len(wanted)))
 	case len(old) > 0:
 		p.log.Info("passage closed", zap.Stringer("table", t), zap.Int("rules", len(old)))
+	}
+	return found, err == nil && len(wanted) > 0
+}
+
+// cannotOpen says of each firewall what the operator can do.
+func cannotOpen(found []helperapi.Firewall, err error) []helperapi.Firewall {
+	for i := range found {
+		found[i].Problem = fmt.Sprintf("the rule that would let attackers through to the services could not be written: %v. Insert it by hand: %s", err, found[i].Passage)
+		found[i].Passage = ""
 	}
 	return found
 }
@@ -212,11 +248,15 @@ type insertion struct {
 	text     string
 }
 
-// hasAll tells whether each chain has as many of our rules as it should.
+// hasAll tells whether each chain has as many of our rules as it should, all
+// before the rule that blocks.
 func (t table) hasAll(have []nft.ForeignRule, wanted []insertion) bool {
 	count := map[string]int{}
 	for _, rule := range have {
 		count[rule.Chain]++
+		if t.blocked(rule) {
+			return false
+		}
 	}
 	for _, rule := range wanted {
 		count[rule.chain]--
@@ -227,6 +267,20 @@ func (t table) hasAll(have []nft.ForeignRule, wanted []insertion) bool {
 		}
 	}
 	return true
+}
+
+// blocked tells whether no packet gets to the rule.
+func (t table) blocked(rule nft.ForeignRule) bool {
+	at := slices.IndexFunc(t.rules, func(r nft.ForeignRule) bool { return r.Handle == rule.Handle })
+	return at > t.firstBlock(rule.Chain)
+}
+
+// advice says what the program itself can do that owns the table.
+func (t table) advice() string {
+	if t.Name == "firewalld" {
+		return " (NftablesTableOwner=no in firewalld.conf ends that)"
+	}
+	return ""
 }
 
 // change deletes and inserts rules in one transaction. It uses a connection of
@@ -251,7 +305,7 @@ func (t table) change(where nft.Config, old []nft.ForeignRule, wanted []insertio
 	}
 	err = conn.Flush()
 	if errors.Is(err, unix.EPERM) {
-		return fmt.Errorf("change table %s: the program that made it owns it: %w", t, err)
+		return fmt.Errorf("change table %s: the program that made it owns it%s: %w", t, t.advice(), err)
 	}
 	if err != nil {
 		return fmt.Errorf("change table %s: %w", t, err)

@@ -346,29 +346,6 @@ func TestNetnsCleanupTakesOnlyOurs(t *testing.T) {
 	}
 }
 
-func TestNetnsLegacyIsReported(t *testing.T) {
-	t.Parallel()
-	nettest.Need(t, "iptables-legacy")
-	h := nettest.NewHost(t, "host")
-	if out, err := h.Try("iptables-legacy", "-P", "FORWARD", "DROP"); err != nil {
-		t.Skipf("kernel has no legacy tables: %s", out)
-	}
-	p, err := New(zaptest.NewLogger(t), sensorID, nft.Config{NetNS: h.Fd()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	found, err := p.Ensure(t.Context(), config(helperapi.EgressDeny))
-	if err != nil || len(found) != 1 || found[0].Kind != kindLegacy || !strings.Contains(found[0].Problem, "--ctreplsrc 10.10.10.0/24") {
-		t.Errorf("found %+v, %v", found, err)
-	}
-}
-
-func TestHasLine(t *testing.T) {
-	if !hasLine("nat\nfilter\n", "filter") || hasLine("filters\n", "filter") || hasLine("", "filter") {
-		t.Error("lines are not compared whole")
-	}
-}
-
 func TestNewWantsAContainerID(t *testing.T) {
 	if _, err := New(zaptest.NewLogger(t), "x", nft.Config{}); err == nil {
 		t.Error("a sensor without one was accepted")
