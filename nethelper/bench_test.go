@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -33,7 +34,27 @@ type bench struct {
 	host, attacker *nettest.Host
 	dir            string
 	helper         *exec.Cmd
-	stderr         *bytes.Buffer
+	stderr         *output
+}
+
+// output is what a program writes, to be read while it still does.
+type output struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+// Write never fails.
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(p)
+}
+
+// String returns what was written so far.
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
 }
 
 func newBench(t *testing.T) *bench {
@@ -67,7 +88,7 @@ func (b *bench) start(flags ...string) {
 		"--cni-bin-dir", hosttest.Plugins(b.t), "--state-dir", filepath.Join(b.dir, "state"), "--notification-fd", "3",
 	}, flags...)
 	b.helper = exec.Command(program(b.t), args...)
-	b.stderr = &bytes.Buffer{}
+	b.stderr = &output{}
 	b.helper.Stderr, b.helper.ExtraFiles = b.stderr, []*os.File{write}
 	if err := b.host.Start(b.helper); err != nil {
 		b.t.Fatal(err)

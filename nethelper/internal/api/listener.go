@@ -5,6 +5,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"honeysens.org/dockersensor/shared/helperapi"
 	"honeysens.org/dockersensor/shared/unixsock"
 )
 
@@ -20,10 +21,8 @@ type guarded struct {
 
 // Accept returns the next connection of a peer that may talk to us.
 func (g *guarded) Accept() (net.Conn, error) {
-	select {
-	case g.slots <- struct{}{}:
-	case <-g.ended:
-		return nil, net.ErrClosed
+	if err := g.slot(); err != nil {
+		return nil, err
 	}
 	for {
 		conn, err := g.Listener.Accept()
@@ -33,13 +32,30 @@ func (g *guarded) Accept() (net.Conn, error) {
 		}
 		peer, err := unixsock.PeerOf(conn)
 		if err == nil && g.may(peer) {
-			return &slotConn{Conn: conn, release: func() { <-g.slots }}, nil
+			return &slotConn{Conn: conn, peer: peer, release: func() { <-g.slots }}, nil
 		}
 		g.log.Warn("refused connection", zap.Uint32("uid", peer.UID), zap.Uint32("gid", peer.GID),
 			zap.Int32("pid", peer.PID), zap.Error(err))
 		if err := conn.Close(); err != nil {
 			g.log.Debug("close connection", zap.Error(err))
 		}
+	}
+}
+
+// slot waits until another connection may come. That nobody else gets in
+// meanwhile is worth a line, one for all who wait.
+func (g *guarded) slot() error {
+	select {
+	case g.slots <- struct{}{}:
+		return nil
+	default:
+	}
+	g.log.Warn("refused further connections for now", zap.Int("open", cap(g.slots)), zap.String("kind", string(helperapi.KindUnavailable)))
+	select {
+	case g.slots <- struct{}{}:
+		return nil
+	case <-g.ended:
+		return net.ErrClosed
 	}
 }
 

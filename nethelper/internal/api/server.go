@@ -50,6 +50,8 @@ type Server struct {
 	cfg     Config
 	network Network
 	log     *zap.Logger
+	// readTimeout is the constant of that name, but in tests.
+	readTimeout time.Duration
 	// changing has room for the one change at a time.
 	changing chan struct{}
 	broken   chan error
@@ -57,21 +59,27 @@ type Server struct {
 
 // New returns a server of the network.
 func New(cfg Config, network Network, log *zap.Logger) *Server {
-	return &Server{cfg: cfg, network: network, log: log, changing: make(chan struct{}, 1), broken: make(chan error, 1)}
+	return &Server{
+		cfg: cfg, network: network, log: log, readTimeout: readTimeout,
+		changing: make(chan struct{}, 1), broken: make(chan error, 1),
+	}
 }
 
 // Serve answers on the listener, which it closes, until ctx ends or a handler
 // panics; the latter is an error.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	server := &http.Server{
-		Handler:           s.handler(),
-		ConnContext:       func(ctx context.Context, conn net.Conn) context.Context { return unixsock.WithPeer(ctx, unwrap(conn)) },
-		ReadHeaderTimeout: readTimeout,
-		ReadTimeout:       readTimeout,
-		WriteTimeout:      applyTimeout + readTimeout,
+		Handler:           heard(http.HandlerFunc(s.dispatch)),
+		ConnContext:       withConn,
+		ConnState:         s.connState,
+		ReadHeaderTimeout: s.readTimeout,
+		ReadTimeout:       s.readTimeout,
+		WriteTimeout:      applyTimeout + s.readTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          zap.NewStdLog(s.log),
+		// It would answer before anybody has looked at who asks.
+		DisableGeneralOptionsHandler: true,
 	}
 	guard := &guarded{
 		Listener: listener, may: func(p unixsock.Peer) bool { return s.may(p, false) },
@@ -123,34 +131,33 @@ func (s *Server) routes() []route {
 	}
 }
 
-func (s *Server) handler() http.Handler {
-	mux := http.NewServeMux()
-	for _, r := range s.routes() {
-		mux.Handle(r.method+" "+r.path, s.guard(r))
+// dispatch finds the route. A target that is only nearly the path of one, such
+// as a path that needs cleaning, is none.
+func (s *Server) dispatch(w http.ResponseWriter, r *http.Request) {
+	for _, route := range s.routes() {
+		if r.Method == route.method && r.URL.Path == route.path && r.URL.RawQuery == "" {
+			s.serve(route, w, r)
+			return
+		}
 	}
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		s.refuse(w, r, &helperapi.Error{Kind: helperapi.KindInvalid, Message: "there is no such method or path"})
-	})
-	return mux
+	s.refuse(w, r, &helperapi.Error{Kind: helperapi.KindInvalid, Message: "there is no such method or path"})
 }
 
-// guard checks the right of the caller before the handler sees anything.
-func (s *Server) guard(r route) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		defer s.breakOnPanic()
-		peer, ok := unixsock.PeerFrom(req.Context())
-		if !ok || !s.may(peer, r.write) {
-			s.refuse(w, req, &helperapi.Error{Kind: helperapi.KindDenied, Message: "this user may not do that"})
-			return
-		}
-		req.Body = http.MaxBytesReader(w, req.Body, helperapi.MaxBody)
-		answer, err := r.handle(req.Context(), req)
-		if err != nil {
-			s.refuse(w, req, err)
-			return
-		}
-		s.answer(w, http.StatusOK, answer)
-	})
+// serve checks the right of the caller before the handler sees anything.
+func (s *Server) serve(to route, w http.ResponseWriter, req *http.Request) {
+	defer s.breakOnPanic()
+	peer, ok := unixsock.PeerFrom(req.Context())
+	if !ok || !s.may(peer, to.write) {
+		s.refuse(w, req, &helperapi.Error{Kind: helperapi.KindDenied, Message: "this user may not do that"})
+		return
+	}
+	req.Body = http.MaxBytesReader(w, req.Body, helperapi.MaxBody)
+	answer, err := to.handle(req.Context(), req)
+	if err != nil {
+		s.refuse(w, req, err)
+		return
+	}
+	s.answer(w, http.StatusOK, answer)
 }
 
 func (s *Server) breakOnPanic() {

@@ -339,3 +339,35 @@ func TestServeEndsWhileConnectionsAreOpen(t *testing.T) {
 		t.Error(b.err)
 	}
 }
+
+// A request that comes byte by byte is cut off, and leaves a line.
+func TestSlowRequestIsCutOff(t *testing.T) {
+	core, logs := observer.New(zap.DebugLevel)
+	path := filepath.Join(t.TempDir(), "helper.sock")
+	listener, err := unixsock.Listen(path, 0o660)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := New(Config{Writer: uid()}, &fakeNetwork{}, zap.New(core))
+	server.readTimeout = 50 * time.Millisecond
+	ctx, stop := context.WithCancel(t.Context())
+	served := make(chan error)
+	go func() { served <- server.Serve(ctx, listener) }()
+	conn, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprint(conn, "PUT /v1/network HTTP/1.1\r\nHost")
+	if answer, err := io.ReadAll(conn); err != nil || strings.Contains(string(answer), "200") {
+		t.Errorf("answered with %q, %v", answer, err)
+	}
+	stop()
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+	lines := logs.FilterMessage("refused request").FilterField(zap.String("kind", "invalid")).FilterField(zap.Uint32("uid", uid()))
+	if lines.Len() != 1 {
+		t.Errorf("audit lines: %v", logs.All())
+	}
+}

@@ -53,7 +53,7 @@ func confined(name string) error {
 func forbidden() map[string]func() {
 	raw := func(number uintptr, args ...uintptr) func() {
 		args = append(args, make([]uintptr, 6)...)
-		return func() { unix.Syscall6(number, args[0], args[1], args[2], args[3], args[4], args[5]) }
+		return func() { _, _, _ = unix.Syscall6(number, args[0], args[1], args[2], args[3], args[4], args[5]) }
 	}
 	return map[string]func(){
 		"ptrace":            raw(unix.SYS_PTRACE, unix.PTRACE_ATTACH, 1),

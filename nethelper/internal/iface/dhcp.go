@@ -190,13 +190,14 @@ func (d *dhcp) hold(ctx context.Context, held lease) {
 		if time.Now().Before(ask) {
 			continue
 		}
-		fresh, err := d.extend(ctx, seen, held, anywhere || time.Since(held.taken) >= held.rebind)
+		rebind := anywhere || time.Since(held.taken) >= held.rebind
+		fresh, err := d.extend(ctx, seen, held, rebind)
 		if errors.Is(err, errRefused) {
 			d.leave(seen, held, fmt.Sprintf("DHCP at %s: the server wants %v back", d.keeper.cfg.Iface, held.address))
 			return
 		}
 		if err != nil {
-			ask = time.Now().Add(max(d.keeper.cfg.Retry, d.untilNext(held)/2))
+			ask = d.next(held, rebind)
 			continue
 		}
 		held, anywhere = fresh, false
@@ -204,13 +205,18 @@ func (d *dhcp) hold(ctx context.Context, held lease) {
 	}
 }
 
-// untilNext is how long it is until the lease must be asked for elsewhere, or
-// ends.
-func (d *dhcp) untilNext(held lease) time.Duration {
-	if rebind := held.rebind - time.Since(held.taken); rebind > 0 {
-		return rebind
+// next is when to ask again after a failure: half-way to where every server is
+// asked, and then half-way to the end (RFC 2131, 4.4.5).
+func (d *dhcp) next(held lease, rebind bool) time.Time {
+	end := held.taken.Add(held.lasted)
+	if !rebind {
+		end = held.taken.Add(held.rebind)
 	}
-	return held.remains()
+	ask := time.Now().Add(max(d.keeper.cfg.Retry, time.Until(end)/2))
+	if ask.After(end) {
+		return end
+	}
+	return ask
 }
 
 func (d *dhcp) extend(ctx context.Context, seen glance, held lease, rebind bool) (lease, error) {

@@ -18,7 +18,7 @@ func lan(t *testing.T, tools ...string) (host, router *nettest.Host) {
 	t.Helper()
 	nettest.Need(t, append(tools, "ip", "nft", "sysctl")...)
 	host, router = nettest.NewHost(t, "host"), nettest.NewHost(t, "router")
-	host.Run("sysctl", "-qw", "net.ipv6.conf.all.accept_dad=0", "net.ipv6.conf.default.accept_dad=0")
+	host.Run("sysctl", "-qw", "net.ipv6.conf.all.accept_dad=0", "net.ipv6.conf.default.accept_dad=0", "net.ipv6.conf.default.addr_gen_mode=1")
 	nettest.Connect(host, "eth0", []string{"2001:db8::1/64"}, router, "eth0", []string{"192.0.2.254/24"})
 	host.Run("ip", "link", "set", "eth0", "address", "02:00:00:00:00:01")
 	return host, router
@@ -116,7 +116,7 @@ func TestNetnsDHCPRenewsRebindsAndMoves(t *testing.T) {
 
 func TestNetnsDHCPRefusalBringsAnotherLease(t *testing.T) {
 	host, router := lan(t, "dnsmasq")
-	stop, _ := serveDHCP(t, router, fixed, "--dhcp-option=option:T1,1", "--dhcp-option=option:T2,2")
+	stop, _ := serveDHCP(t, router, fixed, "--dhcp-option=option:T1,1", "--dhcp-option=option:T2,3")
 	k := startKeeper(t, host, testConfig(t))
 	k.want(wishDHCP())
 	k.until("a lease", has(leased))
@@ -232,4 +232,3 @@ func TestNetnsTwoSensorsHandOver(t *testing.T) {
 		t.Errorf("the host differs:\n%s", diff)
 	}
 }
-

@@ -138,6 +138,9 @@ func restoreAddresses(l netlink.Link, before []present, without netip.Prefix) er
 			continue
 		}
 		entry := address.entry
+		if entry.Broadcast == nil {
+			entry.Broadcast = net.IPv4zero // otherwise the library makes one up
+		}
 		entry.Flags &^= unix.IFA_F_PERMANENT | unix.IFA_F_SECONDARY | unix.IFA_F_TENTATIVE
 		if err := netlink.AddrReplace(l, &entry); err != nil {
 			return fmt.Errorf("restore address %v at %s: %w", address.prefix, l.Attrs().Name, err)

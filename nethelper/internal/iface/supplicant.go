@@ -37,6 +37,9 @@ type supplicant struct {
 	// opened is called when the switch lets the interface in.
 	opened func()
 	log    *zap.Logger
+	// doubted is true after the other side's certificate was refused, until the
+	// next attempt.
+	doubted bool
 }
 
 func (s *supplicant) run(ctx context.Context) {
@@ -121,6 +124,10 @@ func (s *supplicant) heard(line string) {
 	}
 	starts := func(name string) bool { return strings.HasPrefix(event, name) }
 	switch {
+	case starts("CTRL-EVENT-EAP-STARTED"):
+		s.doubted = false
+	case starts("CTRL-EVENT-EAP-FAILURE") && s.doubted:
+		// It has been said why.
 	case starts("CTRL-EVENT-EAP-SUCCESS"):
 		s.log.Info("802.1X succeeded")
 		s.says("", fmt.Sprintf("802.1X at %s: authenticated by %s", s.iface, s.want.Method))
@@ -129,6 +136,7 @@ func (s *supplicant) heard(line string) {
 		s.log.Warn("802.1X failed")
 		s.says(fmt.Sprintf("802.1X at %s: refused; check identity, password and certificates at the server", s.iface), "")
 	case starts("CTRL-EVENT-EAP-TLS-CERT-ERROR"):
+		s.doubted = true
 		s.log.Warn("802.1X: certificate of the other side refused")
 		s.says(fmt.Sprintf("802.1X at %s: the certificate of the authentication server is not of the CA that is set", s.iface), "")
 	}

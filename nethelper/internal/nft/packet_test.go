@@ -280,13 +280,7 @@ func zone(h *nettest.Host) string {
 func (l *lab) hostSends(t *testing.T, to, from string, port int) (local int) {
 	t.Helper()
 	err := l.host.Do(func() error {
-		config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
-			var err error
-			ctl := c.Control(func(fd uintptr) {
-				err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BROADCAST, 1)
-			})
-			return errors.Join(ctl, err)
-		}}
+		config := net.ListenConfig{Control: broadcasting}
 		conn, err := config.ListenPacket(t.Context(), "udp", at(from, 0))
 		if err != nil {
 			return err
@@ -304,6 +298,15 @@ func (l *lab) hostSends(t *testing.T, to, from string, port int) (local int) {
 		t.Fatal(err)
 	}
 	return local
+}
+
+// broadcasting lets a socket send to everybody.
+func broadcasting(_, _ string, c syscall.RawConn) error {
+	var err error
+	ctl := c.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BROADCAST, 1)
+	})
+	return errors.Join(ctl, err)
 }
 
 func (l *lab) attackerSends(t *testing.T, from string, fromPort int, to string, port int) {
