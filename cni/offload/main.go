@@ -8,7 +8,6 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 
 	"github.com/containernetworking/cni/pkg/skel"
@@ -53,21 +52,22 @@ func check(args *skel.CmdArgs) error {
 	})
 }
 
-// previous returns the configuration and what the plug-ins before did.
+// previous returns the configuration and what the plug-ins before did. Errors
+// have the codes of the specification, section 5.
 func previous(args *skel.CmdArgs) (*types.PluginConf, *current.Result, error) {
 	conf := &types.PluginConf{}
 	if err := json.Unmarshal(args.StdinData, conf); err != nil {
-		return nil, nil, fmt.Errorf("read configuration: %w", err)
+		return nil, nil, types.NewError(types.ErrDecodingFailure, "read configuration", err.Error())
 	}
 	if err := version.ParsePrevResult(conf); err != nil {
-		return nil, nil, fmt.Errorf("read previous result: %w", err)
+		return nil, nil, types.NewError(types.ErrDecodingFailure, "read previous result", err.Error())
 	}
 	if conf.PrevResult == nil {
-		return nil, nil, errors.New("no previous result: offload must be chained after a plug-in that makes interfaces")
+		return nil, nil, types.NewError(types.ErrInvalidNetworkConfig, "no previous result", "offload must be chained after a plug-in that makes interfaces")
 	}
 	result, err := current.NewResultFromResult(conf.PrevResult)
 	if err != nil {
-		return nil, nil, fmt.Errorf("read previous result: %w", err)
+		return nil, nil, types.NewError(types.ErrDecodingFailure, "read previous result", err.Error())
 	}
 	return conf, result, nil
 }
