@@ -17,6 +17,7 @@ import (
 func lan(t *testing.T, tools ...string) (host, router *nettest.Host) {
 	t.Helper()
 	nettest.Need(t, append(tools, "ip", "nft", "sysctl")...)
+	t.Parallel()
 	host, router = nettest.NewHost(t, "host"), nettest.NewHost(t, "router")
 	host.Run("sysctl", "-qw", "net.ipv6.conf.all.accept_dad=0", "net.ipv6.conf.default.accept_dad=0", "net.ipv6.conf.default.addr_gen_mode=1")
 	nettest.Connect(host, "eth0", []string{"2001:db8::1/64"}, router, "eth0", []string{"192.0.2.254/24"})

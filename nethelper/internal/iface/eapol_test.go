@@ -129,7 +129,6 @@ func TestNetns8021X(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
 			host, router := lan(t, "hostapd", "wpa_supplicant")
 			host.Run("ip", "addr", "add", "192.0.2.1/24", "dev", "eth0")
 			before := hosttest.Snapshot(host)

@@ -25,6 +25,7 @@ const sensorID, name = "0123456789abcdef", "honeysens-0123456789ab"
 type lab struct {
 	attacker, host, service *nettest.Host
 	passage                 *Passage
+	table                   *nft.Table
 }
 
 func newLab(t *testing.T, egress helperapi.Egress) *lab {
@@ -76,6 +77,7 @@ func (l *lab) redirect(t *testing.T, egress helperapi.Egress) {
 	if err := table.Apply(t.Context(), want); err != nil {
 		t.Fatal(err)
 	}
+	l.table = table
 }
 
 func config(egress helperapi.Egress) Config {
@@ -126,10 +128,12 @@ func serve(t *testing.T, h *nettest.Host, addr, text string) {
 	t.Cleanup(func() { _ = l.Close(); server.Wait() })
 }
 
-func ask(h *nettest.Host, addr string) string {
+func ask(h *nettest.Host, addr string) string { return askFor(h, addr, 500*time.Millisecond) }
+
+func askFor(h *nettest.Host, addr string, patience time.Duration) string {
 	var answer []byte
 	_ = h.Do(func() error {
-		conn, err := net.DialTimeout("tcp", addr, 500*time.Millisecond)
+		conn, err := net.DialTimeout("tcp", addr, patience)
 		if err != nil {
 			return err
 		}

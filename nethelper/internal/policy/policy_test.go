@@ -127,3 +127,37 @@ func TestParseWords(t *testing.T) {
 		t.Error("EGRESS some was taken")
 	}
 }
+
+func TestCheckAddress(t *testing.T) {
+	services := []netip.Prefix{netip.MustParsePrefix("10.10.10.0/24"), {}}
+	uses := []Use{
+		{Net: netip.MustParsePrefix("0.0.0.0/0"), Link: "mgmt"},
+		{Net: netip.MustParsePrefix("192.0.2.0/24"), Link: "mgmt", Direct: true},
+		{Net: netip.MustParsePrefix("172.16.0.0/12"), Link: "vpn"},
+		{Net: netip.MustParsePrefix("198.51.100.0/24"), Link: "eth0", Direct: true},
+		{Net: netip.MustParsePrefix("2001:db8::/32"), Link: "mgmt"},
+	}
+	cases := map[string]struct {
+		address string
+		want    helperapi.Kind
+	}{
+		"free":                         {"203.0.113.7/24", ""},
+		"as wide as the host's":        {"192.0.2.7/24", ""},
+		"wider than the host's":        {"192.0.2.7/16", ""},
+		"within the own network":       {"198.51.100.130/25", ""},
+		"takes from a link":            {"192.0.2.130/25", helperapi.KindConflict},
+		"takes from a route":           {"172.16.5.7/24", helperapi.KindConflict},
+		"takes from a route of IPv6":   {"2001:db8:1::7/64", helperapi.KindConflict},
+		"overlaps the service network": {"10.0.0.7/8", helperapi.KindConflict},
+		"half of the internet":         {"64.0.0.1/2", helperapi.KindDenied},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			err := CheckAddress("eth0", netip.MustParsePrefix(c.address), services, uses)
+			var refused *helperapi.Error
+			if (c.want == "") != (err == nil) || (err != nil && (!errors.As(err, &refused) || refused.Kind != c.want)) {
+				t.Errorf("got %v, want kind %q", err, c.want)
+			}
+		})
+	}
+}
