@@ -152,6 +152,11 @@ func synFin() part {
 	return flags("tcp flags & (fin | syn | rst | ack) == fin | syn", fin|syn|rst|ack, expr.CmpOpEq, fin|syn)
 }
 
+// onlyAck matches packets within a connection.
+func onlyAck() part {
+	return flags("tcp flags & (fin | syn | rst | ack) == ack", fin|syn|rst|ack, expr.CmpOpEq, ack)
+}
+
 func flags(text string, of byte, op expr.CmpOp, value byte) part {
 	p := load(tcpFlags())
 	p.text = text

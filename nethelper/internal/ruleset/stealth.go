@@ -45,7 +45,7 @@ func (b *builder) probes() []Rule {
 	return []Rule{
 		rule("no packet of a connection: FIN, nothing, or a Christmas tree", from, noneOfSynRstAck(), jump("silence")),
 		rule("no packet of a connection", from, synFin(), jump("silence")),
-		rule("does not fit the connection of a service", from, invalid(), in(b.assigned, protocol(), destinationPort()), jump("silence")),
+		rule("does not fit the connection of a service", from, onlyAck(), invalid(), in(b.assigned, protocol(), destinationPort()), jump("silence")),
 	}
 }
 
