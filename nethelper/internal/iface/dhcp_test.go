@@ -58,8 +58,8 @@ func TestNetnsDHCPGivesAndTakes(t *testing.T) {
 	_, log := serveDHCP(t, router, fixed)
 	k := startKeeper(t, host, cfg)
 	k.want(wishDHCP())
-	seen := k.until("a lease", has(leased))
-	seen = k.until("says so", func(seen helperapi.InterfaceObserved) bool {
+	k.until("a lease", has(leased))
+	seen := k.until("says so", func(seen helperapi.InterfaceObserved) bool {
 		return seen.Problem == "" && strings.Contains(seen.Note, leased+" by DHCP from 192.0.2.254 until ")
 	})
 	if !has("2001:db8::1/64")(seen) {

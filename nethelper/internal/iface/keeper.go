@@ -118,7 +118,7 @@ func (k *Keeper) Ensure(want helperapi.Interface, services []netip.Prefix) error
 func (k *Keeper) Run(ctx context.Context) error {
 	looks := time.NewTicker(k.cfg.Look)
 	defer looks.Stop()
-	var at work
+	at := work{stop: func() {}}
 	defer func() { at.stop() }()
 	for ctx.Err() == nil {
 		at = k.attend(ctx, at)
@@ -140,9 +140,6 @@ type work struct {
 
 // attend heals what is static, and lets that work which the wish needs.
 func (k *Keeper) attend(ctx context.Context, now work) work {
-	if now.stop == nil {
-		now.stop = func() {}
-	}
 	k.mu.Lock()
 	k.heal()
 	next := work{generation: k.generation, taken: k.taken != ""}

@@ -1,6 +1,7 @@
 package iface
 
 import (
+	"context"
 	"net"
 	"net/netip"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/insomniacslk/dhcp/dhcpv4"
+	"go.uber.org/zap"
 )
 
 func ack(options ...dhcpv4.Modifier) *dhcpv4.DHCPv4 {
@@ -200,5 +202,13 @@ func TestResolvConf(t *testing.T) {
 	}
 	if done, err := restoreResolv("/nowhere", mine); done || err != nil {
 		t.Errorf("missing: %v, %v", done, err)
+	}
+}
+
+func TestRunEndsWithAContextThatHasEnded(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := New(Config{SensorID: testID, Iface: "eth0"}, zap.NewNop()).Run(ctx); err != nil {
+		t.Error(err)
 	}
 }

@@ -85,7 +85,7 @@ func overwrite(path, text string) error {
 	if now, err := os.ReadFile(path); err == nil && string(now) == text {
 		return nil
 	}
-	if err := os.WriteFile(path, []byte(text), 0o644); err != nil { // #nosec G306 -- every program reads it
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil { // #nosec -- every program reads it
 		return fmt.Errorf("name servers: %w", err)
 	}
 	return nil

@@ -142,10 +142,8 @@ func changeMAC(l netlink.Link, mac net.HardwareAddr) error {
 		return err
 	}
 	for _, address := range found {
-		if addr := address.prefix.Addr(); addr.Is4() {
-			if err := announce(l.Attrs().Name, mac, addr); err != nil {
-				return err
-			}
+		if err := announce(l.Attrs().Name, mac, address.prefix.Addr()); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -178,27 +178,3 @@ func (s *socket) SetReadDeadline(t time.Time) error { return s.frames.SetReadDea
 
 // SetWriteDeadline is part of net.PacketConn.
 func (s *socket) SetWriteDeadline(t time.Time) error { return s.frames.SetWriteDeadline(t) }
-
-// announce tells the neighbours which hardware address an IPv4 address has now
-// (gratuitous ARP, RFC 5227): otherwise they find out after half a minute.
-func announce(iface string, mac net.HardwareAddr, address netip.Addr) error {
-	link, err := net.InterfaceByName(iface)
-	if err != nil {
-		return fmt.Errorf("announce %v: %w", address, err)
-	}
-	conn, err := packet.Listen(link, packet.Datagram, unix.ETH_P_ARP, nil)
-	if err != nil {
-		return fmt.Errorf("announce %v: %w", address, err)
-	}
-	defer conn.Close()
-	own := address.As4()
-	// Ethernet, IPv4, lengths of their addresses, a request.
-	arp := []byte{0, 1, 8, 0, 6, 4, 0, 1}
-	arp = append(append(arp, mac...), own[:]...)
-	arp = append(append(arp, make([]byte, len(mac))...), own[:]...)
-	everybody := net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
-	if _, err := conn.WriteTo(arp, &packet.Addr{HardwareAddr: everybody}); err != nil {
-		return fmt.Errorf("announce %v: %w", address, err)
-	}
-	return nil
-}

@@ -80,7 +80,9 @@ func TestNetnsHardwareAddress(t *testing.T) {
 	host, router := lan(t)
 	host.Run("ip", "addr", "add", "192.0.2.1/24", "dev", "eth0")
 	host.Run("ip", "route", "add", "default", "via", "192.0.2.254")
+	router.Run("ip", "addr", "add", "2001:db8::fe/64", "dev", "eth0", "nodad")
 	router.Run("ping", "-c1", "-W2", "192.0.2.1")
+	router.Run("ping", "-c1", "-W2", "2001:db8::1")
 	before := hosttest.Snapshot(host)
 	k := startKeeper(t, host, testConfig(t))
 	if seen := k.want(helperapi.Interface{Mode: helperapi.ModeNone, MAC: "02-00-00-00-00-99"}); seen.MAC != "02:00:00:00:00:99" || seen.Problem != "" {
@@ -88,6 +90,7 @@ func TestNetnsHardwareAddress(t *testing.T) {
 	}
 	// The neighbour was told: nothing is lost.
 	router.Run("ping", "-c1", "-W1", "192.0.2.1")
+	router.Run("ping", "-c1", "-W1", "2001:db8::1")
 	if seen := k.want(helperapi.Interface{Mode: helperapi.ModeNone, MAC: "02:00:00:00:00:98"}); seen.MAC != "02:00:00:00:00:98" {
 		t.Errorf("observed %+v", seen)
 	}

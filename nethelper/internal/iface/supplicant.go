@@ -85,7 +85,7 @@ func (s *supplicant) once(ctx context.Context) error {
 		return errors.Join(fmt.Errorf("start: %w", err), read.Close(), write.Close())
 	}
 	s.log.Info("supplicant started", zap.Stringer("wish", s.want), zap.Int("pid", cmd.Process.Pid))
-	write.Close()
+	_ = write.Close()
 	listened := make(chan struct{})
 	go func() {
 		defer close(listened)
@@ -93,7 +93,7 @@ func (s *supplicant) once(ctx context.Context) error {
 	}()
 	err = cmd.Wait()
 	<-listened
-	read.Close()
+	_ = read.Close()
 	if err == nil {
 		err = errors.New("it ended by itself")
 	}
