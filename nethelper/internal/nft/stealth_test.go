@@ -160,6 +160,7 @@ func checkReply(t *testing.T, what string, back []packet, port, source uint16, f
 func TestNetnsLastHop(t *testing.T) {
 	t.Parallel()
 	l := stealthLab(t)
+	l.host.Run("sysctl", "-qw", "net.ipv4.icmp_ratelimit=0", "net.ipv6.icmp.ratelimit=0")
 	seen := newTap(t, l.attacker)
 	l.attacker.Run("sysctl", "-qw", "net.ipv4.ip_default_ttl=1", "net.ipv6.conf.all.hop_limit=1", "net.ipv6.conf.eth0.hop_limit=1")
 	for _, f := range []struct{ host, attacker string }{{host4, attacker4}, {host6, attacker6}} {
@@ -185,6 +186,7 @@ func TestNetnsNoSignOfARouter(t *testing.T) {
 		t.Run(fmt.Sprintf("forwarding was off: %v", off), func(t *testing.T) {
 			l := newLab(t)
 			l.up(t, func(c *ruleset.Config) { c.ForwardingWasOffV4, c.ForwardingWasOffV6 = off, off })
+			l.host.Run("sysctl", "-qw", "net.ipv4.icmp_ratelimit=0", "net.ipv6.icmp.ratelimit=0")
 			l.host.Run("ip", "route", "add", "203.0.113.0/24", "via", attacker4)
 			l.host.Run("ip", "-6", "route", "add", "2001:db8:f::/48", "via", attacker6)
 			l.attacker.Run("ip", "route", "add", "203.0.113.0/24", "via", host4)
