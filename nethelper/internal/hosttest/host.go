@@ -1,7 +1,9 @@
 package hosttest
 
 import (
+	"strings"
 	"testing"
+	"time"
 
 	"honeysens.org/dockersensor/shared/nettest"
 )
@@ -25,5 +27,21 @@ func NewHosts(t testing.TB) (host, attacker *nettest.Host) {
 		h.Run("sysctl", "-qw", "net.ipv6.conf.all.accept_dad=0", "net.ipv6.conf.default.accept_dad=0")
 	}
 	nettest.Connect(host, Iface, []string{HostV4 + "/24", HostV6 + "/64"}, attacker, Iface, []string{AttackerV4 + "/24", AttackerV6 + "/64"})
+	waitForCarrier(t, host)
 	return host, attacker
+}
+
+// waitForCarrier waits until the kernel has noted that the other end is up, so
+// that it does not change between two snapshots.
+func waitForCarrier(t testing.TB, h *nettest.Host) {
+	t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for range 500 {
+		if strings.Contains(h.Run("ip", "-o", "link", "show", "dev", Iface), " state UP ") {
+			return
+		}
+		<-tick.C
+	}
+	t.Fatalf("%s has no carrier", Iface)
 }
