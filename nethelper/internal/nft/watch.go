@@ -20,7 +20,8 @@ const settle = 150 * time.Millisecond
 // Watch blocks until ctx ends, and returns nil then. It puts the table back
 // when somebody else changes it, within a second, and calls foreign after
 // changes of tables, chains and rules of others, a few times a second at most
-// and never twice at once.
+// and never twice at once; and once at first, for what changed before it
+// listened.
 func (t *Table) Watch(ctx context.Context, foreign func(context.Context)) error {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: t.cfg.NetNS})
 	if err != nil {
@@ -34,6 +35,7 @@ func (t *Table) Watch(ctx context.Context, foreign func(context.Context)) error 
 		return fmt.Errorf("watch: join nftables group: %w", err)
 	}
 	changes := make(chan change, 1)
+	changes <- change{others: true}
 	var listener sync.WaitGroup
 	listener.Go(func() { t.listen(ctx, conn, changes) })
 	t.answer(ctx, changes, foreign)

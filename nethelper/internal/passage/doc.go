@@ -18,5 +18,8 @@
 // program can write them. That program makes the tables that it looks for, so it
 // is started only where /proc/net has a filter table of its kind already, with
 // arguments of this package, and no shell. The kernel tells nobody when such a
-// table changes: Watch compares copies of it.
+// table changes: Watch compares copies of it. The lock of those programs is a
+// file, which a container does not share with its host; the kernel refuses a
+// replacement that was made for another number of rules, and the next look tries
+// again.
 package passage

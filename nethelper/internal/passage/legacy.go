@@ -226,8 +226,8 @@ func (p *Passage) openLegacy(ctx context.Context, l legacy, cfg Config) ([]helpe
 		return nil, false, err
 	}
 	if err != nil {
-		return []helperapi.Firewall{{Kind: kindLegacy, Problem: fmt.Sprintf(
-			"whether the filter table of %s drops what comes for services cannot be read: %v", l.program, err)}}, false, ctx.Err()
+		p.log.Error("legacy passage cannot be read", zap.String("program", l.program), zap.Error(err))
+		return l.unknown(p.name, cfg, err), false, ctx.Err()
 	}
 	wanted := l.wanted(rules, p.name, cfg)
 	old := rules.ours(func(comment string) bool { return comment == p.name })
@@ -240,6 +240,17 @@ func (p *Passage) openLegacy(ctx context.Context, l legacy, cfg Config) ([]helpe
 	}
 	p.log.Info("legacy passage changed", zap.String("program", l.program), zap.Int("rules", len(wanted)), zap.Int("before", len(old)))
 	return describeLegacy(l, wanted), len(wanted) > 0, nil
+}
+
+// unknown says what to look for by hand.
+func (l legacy) unknown(name string, cfg Config, err error) []helperapi.Firewall {
+	drops := listing{"-P " + chainForward + " DROP", "-P " + chainInput + " DROP"}
+	found := describeLegacy(l, l.wanted(drops, name, cfg))
+	for i := range found {
+		found[i].Problem = fmt.Sprintf("whether the host's filter table drops what comes for services could not be read: %v. If it does, insert by hand: %s", err, found[i].Passage)
+		found[i].Passage = ""
+	}
+	return found
 }
 
 func describeLegacy(l legacy, wanted []insertion) []helperapi.Firewall {

@@ -274,7 +274,7 @@ const nativeFirewall = `table inet firewall {
 	chain forward { type filter hook forward priority 0; policy drop; }
 	chain input {
 		type filter hook input priority 0; policy drop
-		iifname != "svc0" accept
+		iifname { "eth0", "lo" } accept
 	}
 }`
 
