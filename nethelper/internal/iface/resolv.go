@@ -85,7 +85,12 @@ func overwrite(path, text string) error {
 	if now, err := os.ReadFile(path); err == nil && string(now) == text {
 		return nil
 	}
-	if err := os.WriteFile(path, []byte(text), 0o644); err != nil { // #nosec -- every program reads it
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC, 0)
+	if err != nil {
+		return fmt.Errorf("name servers: %w", err)
+	}
+	_, err = file.WriteString(text)
+	if err := errors.Join(err, file.Close()); err != nil {
 		return fmt.Errorf("name servers: %w", err)
 	}
 	return nil
