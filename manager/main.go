@@ -37,6 +37,7 @@ func newCLI() *cli.App {
 			runCommand(),
 			statusCommand(),
 			servicesCommand(),
+			eventsCommand(),
 			pollCommand(),
 			redirectCommand(),
 			logLevelCommand(),

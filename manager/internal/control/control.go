@@ -26,7 +26,8 @@ const (
 	pathLogLevel = "/v1/log-level"
 	pathPoll     = "/v1/poll"
 
-	// maxAnswer bounds a status, in bytes; one with 250 services stays far below.
+	// maxAnswer bounds an answer, in bytes; a status with 250 services, or a list
+	// of MaxListed events, stays far below.
 	maxAnswer = 4 << 20
 	maxLevel  = 16
 	timeout   = 10 * time.Second
@@ -37,6 +38,10 @@ type Sensor interface {
 	Status(ctx context.Context) Status
 	// Poll asks the server now instead of at the next interval.
 	Poll()
+	// Events lists at most MaxListed events of the quarantine.
+	Events(ctx context.Context) (EventList, error)
+	// RetryEvents returns how many events go to the server again.
+	RetryEvents(ctx context.Context, retry Retry) (int, error)
 }
 
 // Server answers the command line.
@@ -84,6 +89,8 @@ func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+pathStatus, s.status)
 	mux.HandleFunc("PUT "+pathLogLevel, s.logLevel)
+	mux.HandleFunc("GET "+pathEvents, s.events)
+	mux.HandleFunc("POST "+pathRetry, s.retry)
 	mux.HandleFunc("POST "+pathPoll, func(http.ResponseWriter, *http.Request) { s.sensor.Poll() })
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		peer, ok := unixsock.PeerFrom(r.Context())
@@ -96,9 +103,13 @@ func (s *Server) handler() http.Handler {
 }
 
 func (s *Server) status(w http.ResponseWriter, r *http.Request) {
+	s.answer(w, s.sensor.Status(r.Context()))
+}
+
+func (s *Server) answer(w http.ResponseWriter, value any) {
 	w.Header().Set("Content-Type", "application/json")
-	if err := json.NewEncoder(w).Encode(s.sensor.Status(r.Context())); err != nil {
-		s.log.Debug("answer status", zap.Error(err))
+	if err := json.NewEncoder(w).Encode(value); err != nil {
+		s.log.Debug("command line did not take the answer", zap.Error(err))
 	}
 }
 
@@ -130,13 +141,9 @@ func NewClient(path string) *Client {
 
 // Status returns the manager's state.
 func (c *Client) Status(ctx context.Context) (*Status, error) {
-	body, err := c.do(ctx, http.MethodGet, pathStatus, nil)
-	if err != nil {
-		return nil, err
-	}
 	var status Status
-	if err := json.Unmarshal(body, &status); err != nil {
-		return nil, fmt.Errorf("read status: %w", err)
+	if err := c.ask(ctx, http.MethodGet, pathStatus, nil, &status); err != nil {
+		return nil, err
 	}
 	return &status, nil
 }
@@ -156,6 +163,18 @@ func (c *Client) Poll(ctx context.Context) error {
 	return err
 }
 
+// ask sends a request and reads the answer into a value.
+func (c *Client) ask(ctx context.Context, method, path string, body []byte, into any) error {
+	answer, err := c.do(ctx, method, path, body)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(answer, into); err != nil {
+		return fmt.Errorf("read the manager's answer: %w", err)
+	}
+	return nil
+}
+
 func (c *Client) do(ctx context.Context, method, path string, body []byte) ([]byte, error) {
 	req, err := newRequest(ctx, method, path, body)
 	if err != nil {
@@ -171,7 +190,7 @@ func (c *Client) do(ctx context.Context, method, path string, body []byte) ([]by
 		return nil, fmt.Errorf("read the manager's answer: %w", err)
 	}
 	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("the manager refuses: %s", answer)
+		return nil, fmt.Errorf("the manager refuses: %.1000s", bytes.TrimSpace(answer))
 	}
 	return answer, nil
 }

@@ -21,10 +21,21 @@ import (
 type fixed struct {
 	status Status
 	polls  atomic.Int32
+	// events is what it lists, retry the last one that it was asked for.
+	events EventList
+	retry  Retry
+	err    error
 }
 
 func (f *fixed) Status(context.Context) Status { return f.status }
 func (f *fixed) Poll()                         { f.polls.Add(1) }
+
+func (f *fixed) Events(context.Context) (EventList, error) { return f.events, f.err }
+
+func (f *fixed) RetryEvents(_ context.Context, retry Retry) (int, error) {
+	f.retry = retry
+	return len(retry.IDs), f.err
+}
 
 // serve runs a server until the test ends and returns a client for it.
 func serve(t *testing.T, sensor *fixed, level zap.AtomicLevel) *Client {

@@ -105,14 +105,12 @@ func (s *Status) Healthy() bool {
 func (s *Status) WriteText(out io.Writer, now time.Time) error {
 	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
 	line := func(name, format string, args ...any) {
-		fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...))
+		fmt.Fprintf(w, "%s\t%s\n", name, Printable(fmt.Sprintf(format, args...)))
 	}
 	line("Sensor", "%s (id %s), version %s, %s, up %s", s.Hostname, s.SensorID, s.Version, s.Platform, ago(now, s.Started))
 	s.writeServer(line, now)
-	s.writeNetwork(line)
-	if s.Engine.Error != "" {
-		line("Engine", "problem: %s", s.Engine.Error)
-	}
+	s.writeNetwork(line, now)
+	line("Engine", "%s", s.Engine.text())
 	line("Collector", "%s", s.Collector.text())
 	line("Events", "%s", s.Events.text(now))
 	if len(s.Services) == 0 {
@@ -123,9 +121,19 @@ func (s *Status) WriteText(out io.Writer, now time.Time) error {
 		if i == 0 {
 			name = "Services"
 		}
-		line(name, "%s", service.text())
+		line(name, "%s%s", service.text(), s.redirected(service.ID))
 	}
 	return w.Flush()
+}
+
+// redirected tells how many connections were led to a service.
+func (s *Status) redirected(id string) string {
+	for _, observed := range s.Network.Observed.Services {
+		if observed.ID == id && observed.Redirected.Packets > 0 {
+			return fmt.Sprintf(", %d connections", observed.Redirected.Packets)
+		}
+	}
+	return ""
 }
 
 // WriteServices writes the services as a table for a terminal.
@@ -137,8 +145,8 @@ func (s *Status) WriteServices(out io.Writer) error {
 		if service.CatchAll {
 			ports = append(ports, "catch-all")
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", service.ID, service.Label, service.State,
-			strings.Join(service.Addresses, " "), strings.Join(ports, ", "), service.Image, service.Reason)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", service.ID, Printable(service.Label), service.State,
+			strings.Join(service.Addresses, " "), strings.Join(ports, ", "), Printable(service.Image), Printable(service.Reason))
 	}
 	return w.Flush()
 }
@@ -159,7 +167,7 @@ func (s *Status) writeServer(line lineFunc, now time.Time) {
 	}
 }
 
-func (s *Status) writeNetwork(line lineFunc) {
+func (s *Status) writeNetwork(line lineFunc, now time.Time) {
 	if s.Network.Error != "" {
 		line("Network", "problem: %s", s.Network.Error)
 		return
@@ -172,6 +180,9 @@ func (s *Status) writeNetwork(line lineFunc) {
 	line("Network", "%s %s", observed.Interface.Name, strings.Join(addresses, ", "))
 	if observed.Interface.Problem != "" {
 		line("", "problem: %s", observed.Interface.Problem)
+	}
+	if observed.Interface.Note != "" {
+		line("", "%s", observed.Interface.Note)
 	}
 	for _, conflict := range observed.Conflicts {
 		line("", "port %d/%s wanted by service %s goes to the %s: %s",
@@ -187,6 +198,16 @@ func (s *Status) writeNetwork(line lineFunc) {
 	if observed.Refused.Packets > 0 {
 		line("", "%d packets of services to where they may not go", observed.Refused.Packets)
 	}
+	if observed.Heals > 0 {
+		line("", "repaired %d times after somebody else changed it, last %s ago", observed.Heals, ago(now, observed.LastHeal))
+	}
+}
+
+func (e *EngineState) text() string {
+	if e.Error != "" {
+		return "problem: " + e.Error
+	}
+	return "answers"
 }
 
 func (c *CollectorState) text() string {
@@ -200,7 +221,8 @@ func (c *CollectorState) text() string {
 }
 
 func (e *EventsState) text(now time.Time) string {
-	text := fmt.Sprintf("%d waiting, %d sent, %d quarantined, %d lost", e.Waiting, e.Sent, e.Quarantined, e.Lost)
+	text := fmt.Sprintf("%d waiting%s, %d sent, %d quarantined%s, %d lost", e.Waiting, size(e.WaitingBytes), e.Sent,
+		e.Quarantined, hint(e.Quarantined), e.Lost)
 	if !e.LastSent.IsZero() {
 		text += ", last sent " + ago(now, e.LastSent) + " ago"
 	}
@@ -208,6 +230,23 @@ func (e *EventsState) text(now time.Time) string {
 		text += "; problem: " + e.Error
 	}
 	return text
+}
+
+func size(bytes int64) string {
+	switch {
+	case bytes >= 1<<20:
+		return fmt.Sprintf(" (%d MiB)", bytes>>20)
+	case bytes > 0:
+		return fmt.Sprintf(" (%d KiB)", (bytes+1023)>>10)
+	}
+	return ""
+}
+
+func hint(quarantined int) string {
+	if quarantined == 0 {
+		return ""
+	}
+	return " (listed by `manager events`)"
 }
 
 func (s *ServiceState) text() string {
