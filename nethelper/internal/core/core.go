@@ -59,6 +59,10 @@ type Host interface {
 	MTU(iface string) (int, error)
 	HasIPv6() bool
 	Prove(claim helperapi.Sandbox) (*attach.Sandbox, error)
+	// Listeners are the sockets that wait at ports, Programs their programs'
+	// names where they can be known.
+	Listeners() (map[helperapi.Port]Listener, error)
+	Programs(listeners []Listener) map[Listener]string
 	// WatchLinks calls changed after interfaces were removed or changed, until
 	// ctx ends.
 	WatchLinks(ctx context.Context, changed func()) error
@@ -122,6 +126,7 @@ type state struct {
 	mtu      int
 	standing link.Forwarding
 	attached []attach.Attachment // in the order of want.Services
+	table    *ruleset.Table
 }
 
 // New returns a core that has nothing in force yet.
@@ -264,6 +269,7 @@ func (c *Core) redirect(ctx context.Context, s *state) error {
 	if err != nil {
 		return fmt.Errorf("translate into rules: %w", err)
 	}
+	s.table = table
 	return c.parts.Table.Apply(ctx, table)
 }
 

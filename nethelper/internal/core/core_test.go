@@ -32,7 +32,11 @@ type fakeHost struct {
 	gone     map[int]bool
 	attached map[string]netip.Addr
 	right    bool
-	table    *ruleset.Table
+	// listeners and programs are the host's own; shown is what packets showed.
+	listeners map[helperapi.Port]Listener
+	programs  map[Listener]string
+	shown     []helperapi.Conflict
+	table     *ruleset.Table
 }
 
 func newFakeHost() *fakeHost {
@@ -84,7 +88,7 @@ func (f fakeTable) Apply(_ context.Context, want *ruleset.Table) error {
 }
 func (f fakeTable) Heartbeat(context.Context) error { return f.step("beat") }
 func (f fakeTable) Observe(context.Context) (nft.Observed, error) {
-	return nft.Observed{Redirected: map[string]helperapi.Counter{"1": {Packets: 7}}, Heals: 2}, nil
+	return nft.Observed{Conflicts: f.shown, Redirected: map[string]helperapi.Counter{"1": {Packets: 7}}, Heals: 2}, nil
 }
 func (f fakeTable) Remove(context.Context) error { return f.step("remove table") }
 func (f fakeTable) Watch(ctx context.Context, _ func(context.Context)) error {
@@ -153,7 +157,11 @@ func (f fakeInterface) Remove() error { return f.step("remove interface") }
 
 func (f fakeKernel) Uses(string) ([]policy.Use, error) { return nil, nil }
 func (f fakeKernel) MTU(string) (int, error)           { return 1500, nil }
-func (f fakeKernel) HasIPv6() bool                     { return false }
+func (f fakeKernel) Listeners() (map[helperapi.Port]Listener, error) {
+	return f.listeners, nil
+}
+func (f fakeKernel) Programs([]Listener) map[Listener]string { return f.programs }
+func (f fakeKernel) HasIPv6() bool                           { return false }
 func (f fakeKernel) Prove(claim helperapi.Sandbox) (*attach.Sandbox, error) {
 	if f.gone[claim.PID] {
 		return nil, &helperapi.Error{Kind: helperapi.KindUnavailable, Message: "gone"}
