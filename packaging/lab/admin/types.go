@@ -50,6 +50,9 @@ type Status struct {
 	DiskTotal     int64           `json:"disk_total"`
 	SWVersion     string          `json:"sw_version"`
 	ServiceStatus json.RawMessage `json:"service_status"`
+	// Told is what the newest poll said of the services. The server keeps it as
+	// ServiceStatus unless it is empty.
+	Told json.RawMessage `json:"told"`
 	// Received is by the server's clock.
 	Received time.Time `json:"received"`
 }

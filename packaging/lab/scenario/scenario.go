@@ -160,7 +160,7 @@ func running(sensor admin.Sensor, services []int) bool {
 		return false
 	}
 	var states map[string]int
-	if json.Unmarshal(sensor.Status.ServiceStatus, &states) != nil {
+	if json.Unmarshal(sensor.Status.Told, &states) != nil {
 		return false
 	}
 	for _, id := range services {

@@ -30,6 +30,7 @@ type VM struct {
 	namespace string
 	tap       string
 
+	booted  time.Time
 	console *os.File
 	cmd     *exec.Cmd
 	ended   chan error
@@ -68,10 +69,14 @@ func (v *VM) Boot(ctx context.Context) error {
 	if err := v.cmd.Start(); err != nil {
 		return fmt.Errorf("start qemu: %w", err)
 	}
+	v.booted = time.Now()
 	v.ended = make(chan error, 1)
 	go func() { v.ended <- v.cmd.Wait() }()
 	return v.Wait(ctx, "true", 5*time.Minute)
 }
+
+// Booted is when the machine was last switched on.
+func (v *VM) Booted() time.Time { return v.booted }
 
 // PowerCut ends the machine between two instructions.
 func (v *VM) PowerCut() error {

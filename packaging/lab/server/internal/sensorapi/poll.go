@@ -53,6 +53,7 @@ func follow(last *admin.Status, status admin.Status, received time.Time) *admin.
 	if last != nil && last.Status == status.Status {
 		status.Since = last.Since
 	}
+	status.Told = status.ServiceStatus
 	if last != nil && wire.EmptyStatus(status.ServiceStatus) {
 		status.ServiceStatus = last.ServiceStatus
 	}
