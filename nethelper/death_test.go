@@ -1,0 +1,112 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"honeysens.org/dockersensor/nethelper/internal/hosttest"
+)
+
+// loadInterval makes 200 connections a second.
+const loadInterval = 5 * time.Millisecond
+
+// load connects to honeypots, by both families, until ctx ends. It returns how
+// many connections there were when all of them have ended.
+func (b *bench) load(ctx context.Context, failed func(address string, err error)) int {
+	targets := []struct{ address, want string }{
+		{"192.0.2.1:22", "ssh sees 192.0.2.2"}, {"[2001:db8::1]:22", "ssh sees 2001:db8::2"},
+		{"192.0.2.1:9999", "recon sees 192.0.2.2"}, {"[2001:db8::1]:9999", "recon sees 2001:db8::2"},
+	}
+	var attacks sync.WaitGroup
+	defer attacks.Wait()
+	tick := time.NewTicker(loadInterval)
+	defer tick.Stop()
+	for n := 0; ; n++ {
+		select {
+		case <-ctx.Done():
+			return n
+		case <-tick.C:
+		}
+		target := targets[n%len(targets)]
+		attacks.Go(func() {
+			said, err := b.attack(target.address)
+			if err == nil && said != target.want {
+				err = fmt.Errorf("hears %q", said)
+			}
+			if err != nil {
+				failed(target.address, err)
+			}
+		})
+	}
+}
+
+// TestNetnsKillsUnderLoad: no attacker notices that the helper is killed and
+// another takes over.
+func TestNetnsKillsUnderLoad(t *testing.T) {
+	const kills = 10
+	b := newBench(t)
+	ssh, recon := b.twoHoneypots()
+	b.start()
+	b.put(wanted(ssh, recon))
+	ctx, cancel := context.WithCancel(t.Context())
+	var failures atomic.Int32
+	var total int
+	var loader sync.WaitGroup
+	loader.Go(func() {
+		total = b.load(ctx, func(address string, err error) {
+			failures.Add(1)
+			t.Logf("%s: %v", address, err)
+		})
+	})
+	began := time.Now()
+	for range kills {
+		_ = b.end(syscall.SIGKILL)
+		b.start()
+		if got := b.get(); !got.Applied || len(got.Services) != 2 {
+			t.Errorf("adopted %+v", got)
+		}
+	}
+	took := time.Since(began)
+	cancel()
+	loader.Wait()
+	t.Logf("%d new connections in %.1f s, %.0f a second, with %d kills: %d failed", total, took.Seconds(), float64(total)/took.Seconds(), kills, failures.Load())
+	if n := failures.Load(); n > 0 || total < 10*kills {
+		t.Errorf("%d of %d connections failed", n, total)
+	}
+}
+
+// TestNetnsCleanupSparesOtherSensors: what one sensor left is removed from
+// anywhere, once or twice, and the sensor next to it goes on.
+func TestNetnsCleanupSparesOtherSensors(t *testing.T) {
+	b := newBench(t)
+	other := &bench{t: t, host: b.host, attacker: b.attacker, dir: t.TempDir()}
+	t.Cleanup(other.kill)
+	ssh, recon := b.twoHoneypots()
+	other.start("--sensor-id", strings.Repeat("0f1e2d3c", 8))
+	n := wanted(ssh, recon)
+	n.Bridge.V4 = netip.MustParsePrefix("10.10.11.0/24")
+	other.put(n)
+	alone := hosttest.Snapshot(b.host)
+	ssh2, recon2 := b.twoHoneypots()
+	b.start()
+	b.put(wanted(ssh2, recon2))
+	_ = b.end(syscall.SIGKILL)
+	if out := b.host.Run(program(t), "cleanup", "--sensor-id", testID[:12]); !strings.Contains(out, "removed table") {
+		t.Errorf("cleanup: %s", out)
+	}
+	if out := b.host.Run(program(t), "cleanup", "--sensor-id", testID[:12]); !strings.Contains(out, "nothing to remove") {
+		t.Errorf("second cleanup: %s", out)
+	}
+	b.wantUnchanged(alone)
+	other.wantAttacksWork()
+	if got := other.get(); got.Heals != 0 {
+		t.Errorf("the other sensor had to repair something: %+v", got)
+	}
+}
