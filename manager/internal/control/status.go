@@ -19,6 +19,7 @@ type Status struct {
 	SensorID string    `json:"sensor_id"`
 
 	Server    ServerState    `json:"server"`
+	Settings  SettingsState  `json:"settings,omitzero"`
 	Network   NetworkState   `json:"network"`
 	Engine    EngineState    `json:"engine"`
 	Collector CollectorState `json:"collector"`
@@ -97,7 +98,7 @@ func (s *Status) Healthy() bool {
 			return false
 		}
 	}
-	return s.Server.Error == "" && s.Network.Error == "" && s.Engine.Error == "" &&
+	return s.Server.Error == "" && s.Settings.State != "refused" && s.Network.Error == "" && s.Engine.Error == "" &&
 		s.Collector.Error == "" && s.Events.Error == "" && s.Network.Observed.Interface.Problem == ""
 }
 
@@ -109,6 +110,9 @@ func (s *Status) WriteText(out io.Writer, now time.Time) error {
 	}
 	line("Sensor", "%s (id %s), version %s, %s, up %s", s.Hostname, s.SensorID, s.Version, s.Platform, ago(now, s.Started))
 	s.writeServer(line, now)
+	if s.Settings.State != "" {
+		line("Settings", "%s", s.Settings.text(now))
+	}
 	s.writeNetwork(line, now)
 	line("Engine", "%s", s.Engine.text())
 	line("Collector", "%s", s.Collector.text())
