@@ -1,7 +1,9 @@
 package nft
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"regexp"
@@ -314,9 +316,8 @@ func (f *flows) tcpAfterwards() func() error {
 }
 
 func readEnd(conn *net.TCPConn) error {
-	buf := make([]byte, 1)
-	if n, err := conn.Read(buf); n != 0 || err == nil {
-		return fmt.Errorf("read %d bytes, %v", n, err)
+	if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		return fmt.Errorf("read: %w", err)
 	}
 	return nil
 }

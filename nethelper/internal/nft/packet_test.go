@@ -122,6 +122,9 @@ func checkHostPorts(t *testing.T, l *lab, bind, host, attacker string, who [2]st
 			want(t, l.attacker, network, at(host, port), who[i]+" "+attacker)
 			stop()
 			l.host.Run("conntrack", "-F")
+			// When the listener ends, the redirect works by itself.
+			want(t, l.attacker, network, at(host, port), []string{"one", "two"}[i]+" "+attacker)
+			l.host.Run("conntrack", "-F")
 		}
 	}
 }
