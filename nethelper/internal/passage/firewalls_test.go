@@ -38,21 +38,22 @@ type firewall struct {
 	// cell it is complete again.
 	start func(*room) []cell
 	needs []string
-	// forward and input tell which way it closes.
+	// kind is how it is reported, forward and input are the ways that it closes.
+	kind           string
 	forward, input bool
 }
 
 func firewalls() map[string]firewall {
 	return map[string]firewall{
 		"Docker on iptables-nft": {
-			start: func(r *room) []cell { return startDocker(r, "nft") }, forward: true, needs: []string{"dockerd", "iptables-nft"},
+			start: func(r *room) []cell { return startDocker(r, "nft") }, kind: kindIptables, forward: true, needs: []string{"dockerd", "iptables-nft"},
 		},
 		"Docker on iptables-legacy": {
-			start: func(r *room) []cell { return startDocker(r, "legacy") }, forward: true, needs: []string{"dockerd", "iptables-legacy"},
+			start: func(r *room) []cell { return startDocker(r, "legacy") }, kind: kindLegacy, forward: true, needs: []string{"dockerd", "iptables-legacy"},
 		},
-		"ufw":           {start: startUFW, forward: true, input: true, needs: []string{"ufw"}},
-		"firewalld":     {start: startFirewalld, input: true, needs: []string{"firewalld", "dbus-daemon"}},
-		"nftables.conf": {start: startNftables, forward: true, input: true},
+		"ufw":           {start: startUFW, kind: kindIptables, forward: true, input: true, needs: []string{"ufw"}},
+		"firewalld":     {start: startFirewalld, kind: kindNftables, input: true, needs: []string{"firewalld", "dbus-daemon"}},
+		"nftables.conf": {start: startNftables, kind: kindNftables, forward: true, input: true},
 	}
 }
 
@@ -181,7 +182,11 @@ func survive(t *testing.T, fw firewall) map[string]time.Duration {
 	stop()
 	before := l.withoutPassage(t)
 	l.check(t, "with the firewall only", !fw.forward, !fw.input, false)
-	l.ensure(t, helperapi.EgressDeny)
+	for _, found := range l.ensure(t, helperapi.EgressDeny) {
+		if found.Kind != fw.kind || found.Problem != "" || !fw.forward && strings.Contains(strings.ToLower(found.Passage), "dnat") {
+			t.Errorf("found %+v", found)
+		}
+	}
 	l.check(t, "with the passage", true, true, false)
 	if diff := cmp.Diff(before, l.withoutPassage(t)); diff != "" {
 		t.Errorf("after remove (-before +after):\n%s", diff)

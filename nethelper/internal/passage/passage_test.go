@@ -319,6 +319,14 @@ func TestNetnsEnsureFollows(t *testing.T) {
 	l.host.Run("iptables-nft", "-F", "FORWARD")
 	l.ensure(t, helperapi.EgressDeny)
 	l.check(t, "after a flush", true, true, false)
+	l.iptables(t, "-I", "FORWARD", "-j", "DROP")
+	l.check(t, "behind a new rule", false, true, false)
+	l.ensure(t, helperapi.EgressDeny)
+	l.check(t, "before the new rule", true, true, false)
+	if heals, last := l.passage.Heals(); heals != 3 || time.Since(last) > time.Minute {
+		t.Errorf("%d heals, the last at %v", heals, last)
+	}
+	l.iptables(t, "-D", "FORWARD", "-j", "DROP")
 	other := config(helperapi.EgressDeny)
 	other.V4 = netip.MustParsePrefix("10.20.0.0/16")
 	if _, err := l.passage.Ensure(t.Context(), other); err != nil {
