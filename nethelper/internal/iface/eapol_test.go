@@ -141,7 +141,7 @@ func TestNetns8021X(t *testing.T) {
 			if _, err := os.Stat(filepath.Join(k.cfg.Dir, "802.1x")); !os.IsNotExist(err) {
 				t.Errorf("files stay: %v", err)
 			}
-			if diff := cmp.Diff(before, hosttest.Snapshot(host)); diff != "" {
+			if diff := cmp.Diff(strings.Split(before, "\n"), strings.Split(hosttest.Snapshot(host), "\n")); diff != "" {
 				t.Errorf("the host differs:\n%s", diff)
 			}
 		})

@@ -60,7 +60,7 @@ func TestNetnsStaticAddressOfTheHostIsLeftAlone(t *testing.T) {
 	if seen.Problem != "" || !strings.Contains(seen.Note, "the host has given eth0 the address 192.0.2.1/24 itself") {
 		t.Errorf("observed %+v", seen)
 	}
-	if diff := cmp.Diff(before, hosttest.Snapshot(host)); diff != "" {
+	if diff := cmp.Diff(strings.Split(before, "\n"), strings.Split(hosttest.Snapshot(host), "\n")); diff != "" {
 		t.Errorf("the host differs:\n%s", diff)
 	}
 	// Another one is added to it, and goes alone.
@@ -97,12 +97,12 @@ func TestNetnsHardwareAddress(t *testing.T) {
 	if seen := k.want(helperapi.Interface{Mode: helperapi.ModeNone}); seen.MAC != "02:00:00:00:00:01" {
 		t.Errorf("observed %+v", seen)
 	}
-	if diff := cmp.Diff(before, hosttest.Snapshot(host)); diff != "" {
+	if diff := cmp.Diff(strings.Split(before, "\n"), strings.Split(hosttest.Snapshot(host), "\n")); diff != "" {
 		t.Errorf("the host differs:\n%s", diff)
 	}
 	k.want(helperapi.Interface{Mode: helperapi.ModeNone, MAC: "02:00:00:00:00:99"})
 	k.remove()
-	if diff := cmp.Diff(before, hosttest.Snapshot(host)); diff != "" {
+	if diff := cmp.Diff(strings.Split(before, "\n"), strings.Split(hosttest.Snapshot(host), "\n")); diff != "" {
 		t.Errorf("the host differs after the end:\n%s", diff)
 	}
 }
