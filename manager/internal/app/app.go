@@ -71,6 +71,11 @@ type manager struct {
 	intake    *intake
 	uploader  *uploader.Uploader
 	poller    *poller.Poller
+
+	// poll belongs to the poller, which makes one poll at a time.
+	poll ticket
+	// adopting makes sure that the newest settings are adopted last.
+	adopting sync.Mutex
 }
 
 // Run runs the manager until ctx ends. It returns an error when it cannot start;
@@ -83,6 +88,7 @@ func Run(ctx context.Context, cfg Config, level zap.AtomicLevel, log *zap.Logger
 	if err := confine(cfg, setup); err != nil {
 		return err
 	}
+	setup.resume(journal(filepath.Join(cfg.StateDir, "settings.journal")), time.Now())
 	m, err := newManager(cfg, setup, log)
 	if err != nil {
 		return err
@@ -163,6 +169,7 @@ func (m *manager) run(ctx context.Context, control *control.Server) {
 	parts.Go(func() { m.uploader.Run(ctx) })
 	parts.Go(func() { m.poller.Run(ctx) })
 	parts.Go(func() { m.tellChanges(ctx) })
+	parts.Go(func() { m.watchTrials(ctx) })
 	parts.Wait()
 }
 

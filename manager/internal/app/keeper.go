@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"reflect"
 	"sync"
 	"time"
 
@@ -13,6 +14,10 @@ import (
 // observeEvery is how often the helper is asked, and how soon a helper that was
 // away gets the wanted state again.
 const observeEvery = 5 * time.Second
+
+// settleTime is how long a wanted state has to be in force before a poll proves
+// that the server is reached with it. The interface was observed meanwhile.
+const settleTime = 2 * observeEvery
 
 // helper is the client of the nethelper.
 type helper interface {
@@ -34,10 +39,14 @@ type keeper struct {
 	err      error
 	away     bool // the helper did not answer when it was last asked
 	changed  chan struct{}
+	// configured counts the changes of want, applied is the one in force, and
+	// since is when it came into force.
+	configured, applied int
+	since               time.Time
 }
 
 func newKeeper(helper helper, want helperapi.Network, log *zap.Logger) *keeper {
-	return &keeper{helper: helper, log: log, want: want, changed: make(chan struct{})}
+	return &keeper{helper: helper, log: log, want: want, changed: make(chan struct{}), configured: 1}
 }
 
 // configure changes everything but the services; it is in force after the next
@@ -45,19 +54,42 @@ func newKeeper(helper helper, want helperapi.Network, log *zap.Logger) *keeper {
 func (k *keeper) configure(want helperapi.Network) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if !reflect.DeepEqual(k.want, want) {
+		k.configured++
+	}
 	k.want = want
+}
+
+// settled tells whether the newest wanted state is in force, and has been for
+// some time: a lease or 802.1X can fail a while after the change.
+func (k *keeper) settled() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.applied == k.configured && k.observed.Interface.Problem == "" && time.Since(k.since) >= settleTime
 }
 
 // Apply puts the network with these services into force. It implements what the
 // services need of the network.
 func (k *keeper) Apply(ctx context.Context, services []helperapi.Service) (helperapi.Observed, error) {
 	k.mu.Lock()
-	want := k.want
+	want, configured := k.want, k.configured
 	k.mu.Unlock()
 	want.Services = services
 	observed, err := k.helper.Apply(ctx, want)
+	if err == nil {
+		k.inForce(configured)
+	}
 	k.note(observed, err)
 	return observed, err
+}
+
+// inForce notes that a wanted state came into force.
+func (k *keeper) inForce(configured int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.applied != configured {
+		k.applied, k.since = configured, time.Now()
+	}
 }
 
 // Observe asks the helper now. It implements what the services need of the

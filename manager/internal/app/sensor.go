@@ -20,6 +20,11 @@ import (
 // PollStatus tells the server how the sensor is. What cannot be found out is
 // left at zero: a poll with gaps beats none.
 func (m *manager) PollStatus(context.Context) hsapi.Status {
+	m.poll = m.setup.ticket(m.cfg.Interface == "" || m.keeper.settled())
+	if m.setup.trial() {
+		// A connection from before proves nothing.
+		m.server.Close()
+	}
 	status := hsapi.Status{State: hsapi.StateRunning, IP: m.source(), Version: version.Revision, Known: m.setup.fingerprints()}
 	var errMemory, errDisk error
 	status.FreeMemory, errMemory = freeMemory()
@@ -39,17 +44,13 @@ func (m *manager) Take(ctx context.Context, wanted *hsapi.Wanted) {
 	for _, problem := range wanted.Problems {
 		m.log.Warn("a part of the server's answer is ignored", zap.String("problem", problem))
 	}
-	changed, err := m.setup.take(wanted.Changes)
+	changed, err := m.setup.take(time.Now(), wanted.Changes, m.poll)
 	if err != nil {
 		m.log.Warn("settings of the server are not taken over", zap.Error(err))
 	}
 	if changed {
-		settings := m.setup.settings()
 		m.log.Info("settings of the server taken over")
-		m.server.Configure(settings)
-		m.keeper.configure(wantedNetwork(m.cfg, settings))
-		m.services.Reconnect()
-		m.uploader.Kick()
+		m.adopt()
 	}
 	m.services.SetWanted(wantedServices(wanted.Services))
 }

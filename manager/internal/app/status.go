@@ -17,6 +17,7 @@ func (m *manager) Status(context.Context) control.Status {
 		Version: version.Revision, Platform: platform(), Started: m.started,
 		Hostname: settings.Sensor.Hostname, SensorID: settings.Sensor.ID,
 		Server:    m.serverState(),
+		Settings:  m.setup.state(),
 		Network:   m.networkState(),
 		Collector: m.collectorState(),
 		Events:    m.eventsState(),

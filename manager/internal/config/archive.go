@@ -196,7 +196,8 @@ func quote(text string) string {
 	return strings.TrimSuffix(b.String(), "\n")
 }
 
-// clone shares the files' contents, which are never changed in place.
-func (a *Archive) clone() *Archive {
+// Clone returns an archive that can be changed by itself. Both share the files'
+// contents, which are never changed in place.
+func (a *Archive) Clone() *Archive {
 	return &Archive{path: a.path, doc: a.doc.clone(), members: slices.Clone(a.members)}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // Changes is what a server's answer says about the configuration, in the words
@@ -39,7 +40,7 @@ type File struct {
 func (a *Archive) Update(c Changes) (changed bool, err error) {
 	var errs []error
 	for _, g := range groups {
-		next := a.clone()
+		next := a.Clone()
 		touched, err := next.apply(g.name, c)
 		if err == nil && touched {
 			err = g.parse(next, &Settings{})
@@ -73,7 +74,7 @@ func (a *Archive) apply(group string, c Changes) (touched bool, err error) {
 	}
 	switch group {
 	case "certificate":
-		touched = a.applyChain(c.ServerChain)
+		touched = a.applyChain(c.ServerChain, c.Served)
 	case "eapol":
 		ca := a.applyFile(c.EAPOLCA, "ca_cert", eapolCAFile)
 		cert := a.applyFile(c.EAPOLClientCert, "client_cert", eapolCertFile)
@@ -107,9 +108,10 @@ func (a *Archive) applyValue(v Value) (touched bool, err error) {
 	return true, nil
 }
 
-// applyChain takes over a new certificate of the server. The one before is
-// kept: a server announces the new one while it still serves the old one.
-func (a *Archive) applyChain(f File) bool {
+// applyChain takes over a new certificate of the server. What the server serves
+// stays trusted: it announces the new one while it still serves the old one, and
+// may announce yet another one before it serves the first.
+func (a *Archive) applyChain(f File, served string) bool {
 	name := a.text("server", "certfile")
 	if name == "" || name == previousCertFile {
 		name = serverCertFile
@@ -118,10 +120,30 @@ func (a *Archive) applyChain(f File) bool {
 	if !f.Present || bytes.Equal(f.PEM, old) {
 		return false
 	}
+	a.setFile(previousCertFile, stillTrusted(old, a.file(previousCertFile), served))
 	a.doc.set("server", "certfile", &name)
 	a.setFile(name, f.PEM)
-	a.setFile(previousCertFile, old)
 	return true
+}
+
+// stillTrusted is what the new chain before is made of, given the chain that is
+// replaced, the chain before that one, and the certificate that was served.
+func stillTrusted(old, previous []byte, served string) []byte {
+	before, err := parseCerts(previous)
+	if err != nil {
+		return old
+	}
+	replaced, err := parseCerts(old)
+	switch {
+	case err != nil || Fingerprint(before[0]) == served:
+		return previous
+	case Fingerprint(replaced[0]) == served:
+		return old
+	case len(replaced)+len(before) > maxChain:
+		// The older one was in use when the newer one was announced.
+		return previous
+	}
+	return slices.Concat(old, []byte("\n"), previous)
 }
 
 // applyFile takes over a file of 802.1X, or its removal.
