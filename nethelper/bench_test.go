@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -34,7 +35,9 @@ type bench struct {
 	host, attacker *nettest.Host
 	dir            string
 	helper         *exec.Cmd
-	stderr         *output
+	// tracer is put before the helper's command line.
+	tracer []string
+	stderr *output
 }
 
 // output is what a program writes, to be read while it still does.
@@ -87,14 +90,17 @@ func (b *bench) start(flags ...string) {
 		"serve", "--socket", b.socket(), "--allow-uid", fmt.Sprint(os.Getuid()), "--iface", "eth0", "--sensor-id", testID,
 		"--cni-bin-dir", hosttest.Plugins(b.t), "--state-dir", filepath.Join(b.dir, "state"), "--notification-fd", "3",
 	}, flags...)
-	b.helper = exec.Command(program(b.t), args...)
+	command := slices.Concat(b.tracer, []string{program(b.t)}, args)
+	b.helper = exec.Command(command[0], command[1:]...)
 	b.stderr = &output{}
 	b.helper.Stderr, b.helper.ExtraFiles = b.stderr, []*os.File{write}
 	if err := b.host.Start(b.helper); err != nil {
 		b.t.Fatal(err)
 	}
 	write.Close()
-	if line, err := io.ReadAll(read); err != nil || string(line) != "\n" {
+	// A tracer holds the other end open for longer.
+	line := make([]byte, 1)
+	if _, err := io.ReadFull(read, line); err != nil || string(line) != "\n" {
 		b.t.Fatalf("readiness %q, %v\n%s", line, err, b.stderr)
 	}
 }

@@ -8,7 +8,7 @@ set -euo pipefail
 # command:package, as Debian names them; for a library its path instead of a command.
 test_needs="ip:iproute2 nft:nftables iptables-nft:iptables conntrack:conntrack ping:iputils-ping gcc:gcc python3:python3 tcpdump:tcpdump sysctl:procps
   /usr/lib/python3/dist-packages/zmq:python3-zmq dnsmasq:dnsmasq-base hostapd:hostapd wpa_supplicant:wpasupplicant openssl:openssl
-  iptables-legacy:iptables ufw:ufw firewall-cmd:firewalld dbus-daemon:dbus dockerd:docker.io"
+  iptables-legacy:iptables ufw:ufw firewall-cmd:firewalld dbus-daemon:dbus dockerd:docker.io strace:strace"
 lab_needs="ip:iproute2 nft:nftables iptables-nft:iptables curl:curl dockerd:docker.io docker:docker.io runc:runc
   mmdebstrap:mmdebstrap docker-registry:docker-registry nmap:nmap xz:xz-utils openssl:openssl ping:iputils-ping"
 host_needs="qemu-system-x86_64:qemu-system-x86 mkfs.ext4:e2fsprogs mmdebstrap:mmdebstrap ip:iproute2 nmap:nmap"
