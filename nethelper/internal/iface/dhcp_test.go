@@ -33,7 +33,11 @@ func settled(t *testing.T, host *nettest.Host) {
 	t.Helper()
 	deadline, tick := time.After(10*time.Second), time.NewTicker(10*time.Millisecond)
 	defer tick.Stop()
-	for host.Run("ip", "addr", "show", "tentative") != "" || !strings.Contains(host.Run("ip", "link", "show", "eth0"), "state UP") {
+	ready := func() bool {
+		return host.Run("ip", "addr", "show", "tentative") == "" && strings.Contains(host.Run("ip", "link", "show", "eth0"), "state UP") &&
+			strings.Contains(host.Run("ip", "-6", "route", "show", "table", "local"), "local 2001:db8::1 ")
+	}
+	for !ready() {
 		select {
 		case <-deadline:
 			t.Fatal("the interface does not come up")
