@@ -6,31 +6,35 @@ import (
 
 	"go.uber.org/zap"
 
+	"honeysens.org/dockersensor/nethelper/internal/nft"
 	"honeysens.org/dockersensor/shared/helperapi"
 )
 
 // conflicts are ports that a service wants and the host uses now: those that
-// packets have shown, and assigned ones that a program waits at on all
-// addresses, before anybody has tried. Each names its program where it can be
-// known.
-func (c *Core) conflicts(force *state, shown []helperapi.Conflict) []helperapi.Conflict {
+// packets have shown, those that other rules lead elsewhere, and assigned ones
+// that a program waits at on all addresses, before anybody has tried. Each names
+// its program where it can be known.
+func (c *Core) conflicts(force *state, seen nft.Observed) []helperapi.Conflict {
 	listeners, err := c.parts.Host.Listeners()
 	if err != nil {
 		c.log.Warn("programs at ports are unknown", zap.Error(err))
-		return shown
+		return slices.Concat(seen.Published, seen.Conflicts)
 	}
-	list := slices.Clone(shown)
+	list := slices.Clone(seen.Conflicts)
 	if force.table != nil {
 		list = append(list, expected(force, c.cfg.HostPorts, listeners)...)
 	}
-	var kept []helperapi.Conflict
-	var behind []Listener
-	seen := map[helperapi.Port]bool{}
+	kept := slices.Clone(seen.Published)
+	behind := make([]Listener, len(kept))
+	known := map[helperapi.Port]bool{}
+	for _, conflict := range kept {
+		known[conflict.Port] = true
+	}
 	for _, conflict := range list {
 		l, there := listeners[conflict.Port]
 		// Without a listener it was a conflict, up to an hour ago.
-		if there && !seen[conflict.Port] {
-			seen[conflict.Port] = true
+		if there && !known[conflict.Port] {
+			known[conflict.Port] = true
 			kept, behind = append(kept, conflict), append(behind, l)
 		}
 	}

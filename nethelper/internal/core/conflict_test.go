@@ -33,7 +33,11 @@ func TestConflictsNameTheProgram(t *testing.T) {
 	if !strings.HasSuffix(got[0].Reason, "The program is sshd (pid 812).") {
 		t.Errorf("reason %q", got[0].Reason)
 	}
-	f.listeners = nil
+	f.published = []helperapi.Conflict{{Port: tcp(1000), Service: "1", Winner: "host", Reason: "published."}}
+	if got := mustApply(t, c, wanted("ab")).Conflicts; len(got) != 2 || got[0].Reason != "published." {
+		t.Errorf("conflicts %+v, want the published port once", got)
+	}
+	f.listeners, f.published = nil, nil
 	if got := mustApply(t, c, wanted("ab")).Conflicts; len(got) != 0 {
 		t.Errorf("conflicts %+v after the listeners ended", got)
 	}

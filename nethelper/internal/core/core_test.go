@@ -36,6 +36,7 @@ type fakeHost struct {
 	listeners map[helperapi.Port]Listener
 	programs  map[Listener]string
 	shown     []helperapi.Conflict
+	published []helperapi.Conflict
 	table     *ruleset.Table
 }
 
@@ -88,7 +89,7 @@ func (f fakeTable) Apply(_ context.Context, want *ruleset.Table) error {
 }
 func (f fakeTable) Heartbeat(context.Context) error { return f.step("beat") }
 func (f fakeTable) Observe(context.Context) (nft.Observed, error) {
-	return nft.Observed{Conflicts: f.shown, Redirected: map[string]helperapi.Counter{"1": {Packets: 7}}, Heals: 2}, nil
+	return nft.Observed{Conflicts: f.shown, Published: f.published, Redirected: map[string]helperapi.Counter{"1": {Packets: 7}}, Heals: 2}, nil
 }
 func (f fakeTable) Remove(context.Context) error { return f.step("remove table") }
 func (f fakeTable) Watch(ctx context.Context, _ func(context.Context)) error {
@@ -100,7 +101,7 @@ func (f fakePassage) Ensure(context.Context, passage.Config) ([]helperapi.Firewa
 	return []helperapi.Firewall{{Kind: "iptables-nft"}}, f.step("passage")
 }
 
-func (fakePassage) Heals() (uint64, time.Time) { return 0, time.Time{} }
+func (fakePassage) Heals() (uint64, time.Time) { return 10, time.Time{} }
 
 func (fakePassage) Watch(ctx context.Context, _ func(context.Context)) error {
 	<-ctx.Done()
@@ -210,7 +211,7 @@ func TestApplyInOrder(t *testing.T) {
 	c := f.core(t)
 	seen := mustApply(t, c, wanted("ab"))
 	wantSteps(t, f, "interface none", "links 10.10.10.0/24", "attach a", "attach b", "table", "passage", `prune to "ab"`)
-	if !seen.Applied || len(seen.Services) != 2 || seen.Services[0].Redirected.Packets != 7 || len(seen.Firewalls) != 1 || seen.Heals != 2 {
+	if !seen.Applied || len(seen.Services) != 2 || seen.Services[0].Redirected.Packets != 7 || len(seen.Firewalls) != 1 || seen.Heals != 12 {
 		t.Errorf("observed %+v", seen)
 	}
 	mustApply(t, c, wanted("b"))
@@ -344,7 +345,7 @@ func TestHeartBeatsOnlyWhileLinksAreRight(t *testing.T) {
 	wantSteps(t, f, "interface none", "links 10.10.10.0/24")
 	c.check(t.Context(), true)
 	wantSteps(t, f, "interface none", "links 10.10.10.0/24", "attach a", "table", "passage", `prune to "a"`, "passage", "beat")
-	if seen, err := c.Observe(t.Context()); err != nil || seen.Heals != 3 || seen.LastHeal.IsZero() {
+	if seen, err := c.Observe(t.Context()); err != nil || seen.Heals != 13 || seen.LastHeal.IsZero() {
 		t.Errorf("heals %d at %v, %v", seen.Heals, seen.LastHeal, err)
 	}
 }

@@ -45,7 +45,7 @@ func (c *Core) observeTable(ctx context.Context, force *state, seen helperapi.Ob
 			ID: service.ID, ContainerID: at.ContainerID, V4: at.V4, V6: at.V6, Redirected: table.Redirected[service.ID],
 		})
 	}
-	seen.Conflicts = append(seen.Conflicts, c.conflicts(force, table.Conflicts)...)
+	seen.Conflicts = append(seen.Conflicts, c.conflicts(force, table)...)
 	seen.Refused = table.Refused
 	return healed(seen, table.Heals, table.LastHeal), nil
 }

@@ -369,6 +369,12 @@ func TestNetnsPublishedPorts(t *testing.T) {
 			l.up(t, func(c *ruleset.Config) { c.HostPorts, c.ForwardingWasOffV4 = mode, true })
 			want(t, l.attacker, "tcp", at(host4, 22), who[0]+" "+attacker4)
 			want(t, l.attacker, "tcp", at(host4, 80), who[1]+" "+attacker4)
+			o, err := l.table.Observe(t.Context())
+			must(t, err)
+			named := len(o.Published) == 1 && o.Published[0].Port.Number == 22 && o.Published[0].Service == "one"
+			if lost := who[0] == "docker"; named != lost {
+				t.Errorf("published %+v, want the assigned port: %v", o.Published, lost)
+			}
 		})
 	}
 }

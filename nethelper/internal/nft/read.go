@@ -1,12 +1,13 @@
 package nft
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
-	"sort"
+	"slices"
 	"time"
 
 	"github.com/google/nftables"
@@ -131,6 +132,9 @@ type Observed struct {
 	Refused helperapi.Counter
 	// Conflicts are ports of the last hour, sorted.
 	Conflicts []helperapi.Conflict
+	// Published are assigned ports that somebody else's rules have led elsewhere
+	// within the last minutes, sorted.
+	Published []helperapi.Conflict
 	Heals     uint64
 	LastHeal  time.Time
 }
@@ -156,7 +160,9 @@ func (t *Table) Observe(ctx context.Context) (Observed, error) {
 		return o, err
 	}
 	return o, errors.Join(t.observeRedirected(&o), t.observeRefused(&o),
-		t.observeConflicts(&o, ruleset.Kept, false), t.observeConflicts(&o, ruleset.Taken, true))
+		t.observeConflicts(&o.Conflicts, ruleset.Kept, func(p helperapi.Port) (helperapi.Conflict, bool) { return t.want.Conflict(p, false) }),
+		t.observeConflicts(&o.Conflicts, ruleset.Taken, func(p helperapi.Port) (helperapi.Conflict, bool) { return t.want.Conflict(p, true) }),
+		t.observeConflicts(&o.Published, ruleset.Published, t.want.PublishedConflict))
 }
 
 func (t *Table) elements(set string) ([]nftables.SetElement, error) {
@@ -200,26 +206,38 @@ func (t *Table) observeRefused(o *Observed) error {
 	return nil
 }
 
-func (t *Table) observeConflicts(o *Observed, set string, serviceWon bool) error {
+// observeConflicts reads ports from a set and adds what describe says of them.
+func (t *Table) observeConflicts(list *[]helperapi.Conflict, set string, describe func(helperapi.Port) (helperapi.Conflict, bool)) error {
 	elements, err := t.elements(set)
 	if err != nil {
 		return err
 	}
 	for _, e := range elements {
-		if len(e.Key) != 8 {
+		p, ok := portOf(e.Key)
+		if !ok {
 			continue
 		}
-		p := helperapi.Port{Protocol: helperapi.UDP, Number: binary.BigEndian.Uint16(e.Key[4:])}
-		if e.Key[0] == unix.IPPROTO_TCP {
-			p.Protocol = helperapi.TCP
-		}
-		if c, ok := t.want.Conflict(p, serviceWon); ok {
-			o.Conflicts = append(o.Conflicts, c)
+		if c, ok := describe(p); ok {
+			*list = append(*list, c)
 		}
 	}
-	sort.Slice(o.Conflicts, func(i, j int) bool {
-		a, b := o.Conflicts[i].Port, o.Conflicts[j].Port
-		return a.Number < b.Number || a.Number == b.Number && a.Protocol < b.Protocol
+	slices.SortFunc(*list, func(a, b helperapi.Conflict) int {
+		return cmp.Or(cmp.Compare(a.Port.Number, b.Port.Number), cmp.Compare(a.Port.Protocol, b.Port.Protocol))
 	})
 	return nil
+}
+
+// portOf reads a key of protocol and port.
+func portOf(key []byte) (helperapi.Port, bool) {
+	if len(key) != 8 {
+		return helperapi.Port{}, false
+	}
+	p := helperapi.Port{Number: binary.BigEndian.Uint16(key[4:])}
+	switch key[0] {
+	case unix.IPPROTO_TCP:
+		p.Protocol = helperapi.TCP
+	case unix.IPPROTO_UDP:
+		p.Protocol = helperapi.UDP
+	}
+	return p, p.Protocol != ""
 }

@@ -58,7 +58,7 @@ type builder struct {
 
 func (b *builder) chains() []Chain {
 	return []Chain{
-		b.assignedChain(), b.assignChain(), b.catchallChain(), b.catchChain(), b.guardChain(), b.arrivedChain(), b.strangersChain(),
+		b.assignedChain(), b.assignChain(), b.catchallChain(), b.catchChain(), b.guardChain(), b.arrivedChain(), b.publishedChain(), b.strangersChain(),
 		b.sentChain(), b.rememberChain(), b.countedChain(),
 		b.forwardedChain(), b.toServicesChain(), b.fromServicesChain(), b.transitChain(),
 		b.receivedChain(), b.toHostChain(), b.silenceChain(),

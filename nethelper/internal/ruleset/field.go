@@ -207,6 +207,16 @@ func socket(name string, key expr.SocketKey, operator string, op expr.CmpOp, tha
 	}
 }
 
+// originalPort is the destination port before its translation.
+func originalPort() field {
+	return field{text: "ct original proto-dst", bytes: 2, load: func(reg uint32) expr.Any {
+		return &expr.Ct{Register: reg, Key: expr.CtKeyPROTODST}
+	}}
+}
+
+// opens matches the first packet of a connection.
+func opens() part { return tracked("state", "new", expr.CtKeySTATE, expr.CtStateBitNEW) }
+
 // translated matches packets of connections whose destination was translated.
 func translated() part { return tracked("status", "dnat", expr.CtKeySTATUS, 1<<5) }
 

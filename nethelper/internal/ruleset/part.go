@@ -96,6 +96,10 @@ func onlyUDP() part {
 	return part{text: "meta l4proto udp", needs: protocols{transport: unix.IPPROTO_UDP}}
 }
 
+func onlyTCP() part {
+	return part{text: "meta l4proto tcp", needs: protocols{transport: unix.IPPROTO_TCP}}
+}
+
 func accept() part { return verdict("accept", expr.VerdictAccept, "") }
 func drop() part   { return verdict("drop", expr.VerdictDrop, "") }
 

@@ -39,7 +39,7 @@ func (b *builder) arrivedChain() Chain {
 	c := Chain{
 		Name:  "arrived",
 		Base:  base(nftables.ChainTypeFilter, nftables.ChainHookPrerouting, priorityArrived),
-		Rules: b.lastHop(),
+		Rules: append(b.lastHop(), rule("led somewhere", in(b.ifaces, iifname()), opens(), translated(), jump("published"))),
 	}
 	from := equals(iifname(), interfaceName(b.Iface))
 	routed := differs(iifkind(), bridgeKind())
@@ -50,6 +50,19 @@ func (b *builder) arrivedChain() Chain {
 		c.Rules = append(c.Rules, rule("the host was no router", onlyIPv6(), from, routed, jump("strangers")))
 	}
 	return c
+}
+
+// publishedChain records ports that somebody else leads elsewhere, such as
+// Docker to a container: nothing else shows that a service does not get them.
+func (b *builder) publishedChain() Chain {
+	const why = "somebody else leads it elsewhere"
+	record := remember(b.published, protocol(), originalPort())
+	return Chain{Name: "published", Rules: []Rule{
+		rule("a service gets it", in(b.services4, destination(false)), accept()),
+		rule("a service gets it", in(b.services6, destination(true)), accept()),
+		rule(why, onlyTCP(), record),
+		rule(why, onlyUDP(), record),
+	}}
 }
 
 // strangersChain leaves alone what is not forwarded.

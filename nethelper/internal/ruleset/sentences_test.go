@@ -61,7 +61,13 @@ var sentences = map[string]string{
 	"guard: answers to the host, from one it asked":         "UDP from where the host has sent some within five minutes, back to the port that it sent from.",
 	"guard: answers to the host, which asked many at once":  "After a question to a multicast or broadcast address anybody may answer.",
 
-	"arrived":                         "Sees what comes in after all translation, and before the routing decision.",
+	"arrived":                "Sees what comes in after all translation, and before the routing decision.",
+	"arrived: led somewhere": "New connections that a rule has translated, be it one of these or another.",
+
+	"published":                                   "Records what other rules lead elsewhere.",
+	"published: a service gets it":                "By the rules of the sensor.",
+	"published: somebody else leads it elsewhere": "For the operator to see: an assigned port that Docker publishes leaves no other trace.",
+
 	"arrived: a program would get it": "A packet that may go no further than the host gets the one hop to the service: a program would have got it, too.",
 	"arrived: the host was no router": "What is for others is dropped before the kernel answers it. A bridge is left out, for with br_netfilter its own frames pass here.",
 

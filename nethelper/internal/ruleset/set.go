@@ -67,6 +67,9 @@ const (
 	// conflictTimeout is how long a port counts as used by the host after the
 	// last attempt to reach it.
 	conflictTimeout = time.Hour
+	// publishedTimeout is shorter: whether the port is still led elsewhere shows
+	// by packets only.
+	publishedTimeout = 10 * time.Minute
 )
 
 // sets are all sets of a table, by the role that they play.
@@ -75,7 +78,7 @@ type sets struct {
 	assigned, assigned4, assigned6          *Set
 	catchall4, catchall6, caught            *Set
 	ownPorts, own4, own6                    *Set
-	kept, taken                             *Set
+	kept, taken, published                  *Set
 	services4, services6                    *Set
 	redirected4, redirected6                *Set
 	neighbours, chatter, private4, special6 *Set
@@ -106,6 +109,7 @@ func newSets(cfg Config) sets {
 		own6:        recorded("own6", "UDP that the host has sent", flow6, ownFlowTimeout),
 		kept:        recorded("kept", "wanted ports that the host uses itself", protoPort, conflictTimeout),
 		taken:       recorded("taken", "assigned ports taken from a program of the host", protoPort, conflictTimeout),
+		published:   recorded("published", "ports that somebody else has led elsewhere", protoPort, publishedTimeout),
 		services4:   &Set{Name: "services4", Comment: "addresses of services", Key: v4},
 		services6:   &Set{Name: "services6", Comment: "addresses of services", Key: v6},
 		redirected4: &Set{Name: "redirected4", Comment: "connections led to each service", Key: v4, Keep: KeepCounted},
@@ -210,7 +214,7 @@ func behind(p netip.Prefix) []byte {
 // stay when the table is applied again, so that the order stays, too.
 func (s *sets) list(cfg Config) []*Set {
 	all := []*Set{
-		s.ownPorts, s.own4, s.own6, s.kept, s.taken, s.redirected4, s.redirected6,
+		s.ownPorts, s.own4, s.own6, s.kept, s.taken, s.published, s.redirected4, s.redirected6,
 		s.ifaces, s.protected, s.dhcpClients,
 		s.assigned, s.assigned4, s.assigned6, s.catchall4, s.catchall6, s.caught,
 		s.services4, s.services6, s.neighbours, s.chatter,

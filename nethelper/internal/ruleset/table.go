@@ -28,6 +28,8 @@ const (
 	Redirected4, Redirected6 = "redirected4", "redirected6"
 	// Kept has the ports that the host kept, Taken those that it lost.
 	Kept, Taken = "kept", "taken"
+	// Published has the ports that somebody else has led elsewhere.
+	Published = "published"
 )
 
 // New translates a wanted state. It refuses one that contradicts itself: a
@@ -125,6 +127,16 @@ func (t *Table) Conflict(p helperapi.Port, serviceWon bool) (helperapi.Conflict,
 		c.Reason = fmt.Sprintf("a program on the host uses %d/%s on an address of %s. Stop it or bind it to another interface.", p.Number, p.Protocol, t.cfg.Iface)
 	}
 	return c, true
+}
+
+// PublishedConflict describes an assigned port that somebody else leads
+// elsewhere. It returns false when no service has it.
+func (t *Table) PublishedConflict(p helperapi.Port) (helperapi.Conflict, bool) {
+	id, assigned := t.wants(p)
+	return helperapi.Conflict{
+		Port: p, Service: id, Winner: "host",
+		Reason: fmt.Sprintf("another rule on the host, such as that of a published port of Docker, leads %d/%s elsewhere. Publish another port, or set HOST_PORTS=assigned.", p.Number, p.Protocol),
+	}, assigned
 }
 
 // wants returns the service that wants a port, and whether it was assigned.
