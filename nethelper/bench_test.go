@@ -31,7 +31,7 @@ var testID = strings.Repeat("a1b2c3d4", 8)
 
 // bench is a host with an attacker next to it, and the helper as a program.
 type bench struct {
-	t              *testing.T
+	t              testing.TB
 	host, attacker *nettest.Host
 	dir            string
 	helper         *exec.Cmd
@@ -60,7 +60,7 @@ func (o *output) String() string {
 	return o.text.String()
 }
 
-func newBench(t *testing.T) *bench {
+func newBench(t testing.TB) *bench {
 	t.Helper()
 	host, attacker := hosttest.NewHosts(t)
 	b := &bench{t: t, host: host, attacker: attacker, dir: t.TempDir()}
@@ -73,7 +73,7 @@ func newBench(t *testing.T) *bench {
 	return b
 }
 
-func program(t *testing.T) string {
+func program(t testing.TB) string {
 	t.Helper()
 	return filepath.Join(hosttest.Build(t, "helper", "honeysens.org/dockersensor/nethelper"), "nethelper")
 }
@@ -188,7 +188,15 @@ func wanted(containers ...*hosttest.Container) helperapi.Network {
 }
 
 // honeypot tells everyone who connects its name and whom it sees.
-func honeypot(t *testing.T, c *hosttest.Container, name string, port int) {
+func honeypot(t testing.TB, c *hosttest.Container, name string, port int) {
+	t.Helper()
+	listen(t, c, port, func(conn net.Conn) {
+		from, _, _ := net.SplitHostPort(conn.RemoteAddr().String())
+		fmt.Fprintf(conn, "%s sees %s", name, from)
+	})
+}
+
+func listen(t testing.TB, c *hosttest.Container, port int, answer func(net.Conn)) {
 	t.Helper()
 	var listener net.Listener
 	err := c.Do(func() (err error) {
@@ -198,6 +206,11 @@ func honeypot(t *testing.T, c *hosttest.Container, name string, port int) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	serve(t, listener, answer)
+}
+
+// serve answers on a listener until the test ends.
+func serve(t testing.TB, listener net.Listener, answer func(net.Conn)) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -206,8 +219,7 @@ func honeypot(t *testing.T, c *hosttest.Container, name string, port int) {
 			if err != nil {
 				return
 			}
-			from, _, _ := net.SplitHostPort(conn.RemoteAddr().String())
-			fmt.Fprintf(conn, "%s sees %s", name, from)
+			answer(conn)
 			conn.Close()
 		}
 	}()

@@ -140,7 +140,7 @@ func (v *victims) sends(kind helperapi.Kind, says, raw string) hostile {
 	return hostile{uid: managerUID, raw: strings.NewReader(raw), kind: kind, says: says}
 }
 
-func encode(t *testing.T, n helperapi.Network) string {
+func encode(t testing.TB, n helperapi.Network) string {
 	t.Helper()
 	raw, err := json.Marshal(n)
 	if err != nil {
