@@ -40,6 +40,7 @@ func newCLI() *cli.App {
 			eventsCommand(),
 			pollCommand(),
 			redirectCommand(),
+			doctorCommand(),
 			logLevelCommand(),
 			configCommand(),
 			{
