@@ -226,7 +226,7 @@ func (p *Passage) openLegacy(ctx context.Context, l legacy, cfg Config) ([]helpe
 		return nil, false, err
 	}
 	if err != nil {
-		p.log.Error("legacy passage cannot be read", zap.String("program", l.program), zap.Error(err))
+		p.complain(l.program, err)
 		return l.unknown(p.name, cfg, err), false, ctx.Err()
 	}
 	wanted := l.wanted(rules, p.name, cfg)
@@ -235,9 +235,10 @@ func (p *Passage) openLegacy(ctx context.Context, l legacy, cfg Config) ([]helpe
 		return describeLegacy(l, wanted), false, nil
 	}
 	if err := l.change(ctx, p.where, old, wanted); err != nil {
-		p.log.Error("legacy passage cannot be changed", zap.String("program", l.program), zap.Error(err))
+		p.complain(l.program, err)
 		return cannotOpen(describeLegacy(l, wanted), err), false, ctx.Err()
 	}
+	delete(p.complaints, l.program)
 	p.log.Info("legacy passage changed", zap.String("program", l.program), zap.Int("rules", len(wanted)), zap.Int("before", len(old)))
 	return describeLegacy(l, wanted), len(wanted) > 0, nil
 }

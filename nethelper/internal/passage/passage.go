@@ -44,6 +44,9 @@ type Passage struct {
 	// firewall, while the same was wanted.
 	heals    uint64
 	lastHeal time.Time
+	// complaints are the last ones about each firewall, which come again at every
+	// look but are logged once.
+	complaints map[string]string
 }
 
 // New makes the passage of the sensor with that container id.
@@ -52,7 +55,7 @@ func New(log *zap.Logger, sensorID string, where nft.Config) (*Passage, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Passage{log: log, name: name, where: where}, nil
+	return &Passage{log: log, name: name, where: where, complaints: map[string]string{}}, nil
 }
 
 // Ensure makes the passage where a firewall drops, and returns those that it
@@ -154,19 +157,25 @@ func (p *Passage) open(t table, cfg Config) ([]helperapi.Firewall, bool) {
 	if p.done == cfg && t.hasAll(old, wanted) {
 		return found, false
 	}
-	err := t.change(p.where, old, wanted)
-	switch {
-	case err != nil && len(wanted) > 0:
-		p.log.Error("passage cannot be made", zap.Stringer("table", t), zap.Error(err))
+	if err := t.change(p.where, old, wanted); err != nil {
+		p.complain(t.String(), err)
 		return cannotOpen(found, err), false
-	case err != nil:
-		p.log.Error("passage cannot be closed", zap.Stringer("table", t), zap.Error(err))
+	}
+	delete(p.complaints, t.String())
+	switch {
 	case len(wanted) > 0:
 		p.log.Info("passage made", zap.Stringer("table", t), zap.Int("rules", len(wanted)))
 	case len(old) > 0:
 		p.log.Info("passage closed", zap.Stringer("table", t), zap.Int("rules", len(old)))
 	}
-	return found, err == nil && len(wanted) > 0
+	return found, len(wanted) > 0
+}
+
+func (p *Passage) complain(firewall string, err error) {
+	if text := err.Error(); p.complaints[firewall] != text {
+		p.complaints[firewall] = text
+		p.log.Error("passage cannot be changed", zap.String("firewall", firewall), zap.Error(err))
+	}
 }
 
 // cannotOpen says of each firewall what the operator can do.
