@@ -231,7 +231,11 @@ func serve(t testing.TB, listener net.Listener, answer func(net.Conn)) {
 
 // attack connects from the attacker and returns what the other side says.
 func (b *bench) attack(address string) (string, error) {
-	ctx, cancel := context.WithTimeout(b.t.Context(), 2*time.Second)
+	return b.attackWithin(address, 2*time.Second)
+}
+
+func (b *bench) attackWithin(address string, limit time.Duration) (string, error) {
+	ctx, cancel := context.WithTimeout(b.t.Context(), limit)
 	defer cancel()
 	var conn net.Conn
 	err := b.attacker.Do(func() (err error) {

@@ -27,21 +27,30 @@ func NewHosts(t testing.TB) (host, attacker *nettest.Host) {
 		h.Run("sysctl", "-qw", "net.ipv6.conf.all.accept_dad=0", "net.ipv6.conf.default.accept_dad=0")
 	}
 	nettest.Connect(host, Iface, []string{HostV4 + "/24", HostV6 + "/64"}, attacker, Iface, []string{AttackerV4 + "/24", AttackerV6 + "/64"})
-	waitForCarrier(t, host)
+	waitUntilSettled(t, host)
 	return host, attacker
 }
 
-// waitForCarrier waits until the kernel has noted that the other end is up, so
-// that it does not change between two snapshots.
-func waitForCarrier(t testing.TB, h *nettest.Host) {
+// waitUntilSettled waits until the kernel has noted that the other end is up
+// and has the addresses in force, so that nothing changes between two
+// snapshots.
+func waitUntilSettled(t testing.TB, h *nettest.Host) {
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for range 500 {
-		if strings.Contains(h.Run("ip", "-o", "link", "show", "dev", Iface), " state UP ") {
+		if settled(h) {
 			return
 		}
 		<-tick.C
 	}
-	t.Fatalf("%s has no carrier", Iface)
+	t.Fatalf("%s does not come up", Iface)
+}
+
+func settled(h *nettest.Host) bool {
+	addresses := h.Run("ip", "-6", "addr", "show", "dev", Iface)
+	routes := h.Run("ip", "-6", "route", "show", "table", "local", "dev", Iface)
+	return strings.Contains(h.Run("ip", "-o", "link", "show", "dev", Iface), " state UP ") &&
+		strings.Contains(addresses, "fe80:") && !strings.Contains(addresses, "tentative") &&
+		strings.Contains(routes, "local "+HostV6) && strings.Contains(routes, "local fe80:")
 }
