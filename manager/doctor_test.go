@@ -48,3 +48,21 @@ func TestDoctorsFlags(t *testing.T) {
 		t.Errorf("%d of the flags of run were found", n)
 	}
 }
+
+func TestDoctorAsksTheManager(t *testing.T) {
+	socket := runSensor(t, &sensor{})
+	out, err := run(t, append(examined(t), "--control-socket", socket, "--json")...)
+	var report doctor.Report
+	if jsonErr := json.Unmarshal([]byte(out), &report); jsonErr != nil || err == nil {
+		t.Fatalf("error %v, JSON error %v:\n%s", err, jsonErr, out)
+	}
+	found := map[string]doctor.Finding{}
+	for _, f := range report.Findings {
+		found[f.Check] = f
+	}
+	for check, want := range map[string]string{"manager": "runs version 1.0", "clock": "2h0m0s", "services": "4 cowrie: no image", "events": "3 are in quarantine"} {
+		if !strings.Contains(found[check].Text, want) {
+			t.Errorf("%s: %+v", check, found[check])
+		}
+	}
+}

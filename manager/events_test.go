@@ -18,8 +18,15 @@ import (
 // sensor stands for a running manager with three events in quarantine.
 type sensor struct{ retries chan control.Retry }
 
-func (s *sensor) Status(context.Context) control.Status { return control.Status{Hostname: "s1"} }
-func (s *sensor) Poll()                                 {}
+func (s *sensor) Status(context.Context) control.Status {
+	return control.Status{
+		Version: "1.0", Hostname: "s1", Server: control.ServerState{LastPoll: time.Now(), ClockOffset: 7200},
+		Services: []control.ServiceState{{ID: "4", Label: "cowrie", State: "error", Reason: "no image"}},
+		Events:   control.EventsState{Quarantined: 3},
+	}
+}
+
+func (s *sensor) Poll() {}
 
 func (s *sensor) Events(context.Context) (control.EventList, error) {
 	list := control.EventList{Counts: control.EventsState{Quarantined: 3}}

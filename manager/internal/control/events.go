@@ -139,7 +139,7 @@ func (c *Client) RetryEvents(ctx context.Context, retry Retry) (int, error) {
 
 // WriteText writes the events for a person in a terminal.
 func (l *EventList) WriteText(out io.Writer, now time.Time) error {
-	if _, err := fmt.Fprintln(out, Printable(l.Counts.text(now))); err != nil {
+	if _, err := fmt.Fprintln(out, printable(l.Counts.text(now))); err != nil {
 		return err
 	}
 	if len(l.Quarantine) == 0 {
@@ -149,7 +149,7 @@ func (l *EventList) WriteText(out io.Writer, now time.Time) error {
 	fmt.Fprintln(w, "\nID\tSET ASIDE\tSERVICE\tSOURCE\tSUMMARY\tREASON")
 	for _, e := range l.Quarantine {
 		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\n", e.ID, e.Since.UTC().Format(time.RFC3339),
-			Printable(e.Service), Printable(e.Source), Printable(e.Summary), Printable(e.Reason))
+			printable(e.Service), printable(e.Source), printable(e.Summary), printable(e.Reason))
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -163,9 +163,9 @@ func (l *EventList) WriteText(out io.Writer, now time.Time) error {
 	return err
 }
 
-// Printable makes text that somebody else chose safe for a terminal: what does
+// printable makes text that somebody else chose safe for a terminal: what does
 // not print becomes a question mark.
-func Printable(text string) string {
+func printable(text string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
 			return r

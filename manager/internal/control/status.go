@@ -106,7 +106,7 @@ func (s *Status) Healthy() bool {
 func (s *Status) WriteText(out io.Writer, now time.Time) error {
 	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
 	line := func(name, format string, args ...any) {
-		fmt.Fprintf(w, "%s\t%s\n", name, Printable(fmt.Sprintf(format, args...)))
+		fmt.Fprintf(w, "%s\t%s\n", name, printable(fmt.Sprintf(format, args...)))
 	}
 	line("Sensor", "%s (id %s), version %s, %s, up %s", s.Hostname, s.SensorID, s.Version, s.Platform, ago(now, s.Started))
 	s.writeServer(line, now)
@@ -149,8 +149,8 @@ func (s *Status) WriteServices(out io.Writer) error {
 		if service.CatchAll {
 			ports = append(ports, "catch-all")
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", service.ID, Printable(service.Label), service.State,
-			strings.Join(service.Addresses, " "), strings.Join(ports, ", "), Printable(service.Image), Printable(service.Reason))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", service.ID, printable(service.Label), service.State,
+			strings.Join(service.Addresses, " "), strings.Join(ports, ", "), printable(service.Image), printable(service.Reason))
 	}
 	return w.Flush()
 }

@@ -5,11 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"honeysens.org/dockersensor/manager/internal/config"
-	"honeysens.org/dockersensor/manager/internal/control"
 )
 
 // Level tells how much a finding matters.
@@ -55,8 +56,8 @@ type Config struct {
 	Interface string
 	// StateDir and DeployDir are the directories of events and of the compose file.
 	StateDir, DeployDir string
-	// The sockets of helper, nested engine, host's engine and manager.
-	HelperSocket, DockerSocket, HostDockerSocket, ControlSocket string
+	// The sockets of nested engine and host's engine.
+	DockerSocket, HostDockerSocket string
 	// Root is where /proc and /sys are: "/" when "".
 	Root string
 	// Patience is the longest that one examination takes: 15 seconds when 0.
@@ -65,24 +66,27 @@ type Config struct {
 
 // Doctor examines one sensor.
 type Doctor struct {
-	cfg Config
+	cfg     Config
+	manager Manager
+	helper  Helper
 
 	// What one examination found out for the next ones: settings is nil when
-	// the archive is unusable, status when no manager answers.
+	// the archive is unusable, running when no manager answers.
 	settings *config.Settings
-	status   *control.Status
+	running  *Running
 	findings []Finding
 }
 
-// New returns a doctor who has looked at nothing yet.
-func New(cfg Config) *Doctor {
+// New returns a doctor who has looked at nothing yet. Manager and helper need not
+// run.
+func New(cfg Config, manager Manager, helper Helper) *Doctor {
 	if cfg.Root == "" {
 		cfg.Root = "/"
 	}
 	if cfg.Patience == 0 {
 		cfg.Patience = 15 * time.Second
 	}
-	return &Doctor{cfg: cfg}
+	return &Doctor{cfg: cfg, manager: manager, helper: helper}
 }
 
 // Examine looks at everything. It does not fail: what goes wrong is a finding.
@@ -137,13 +141,13 @@ func (d *Doctor) examineManager(ctx context.Context) {
 	if d.notYet("manager") {
 		return
 	}
-	status, err := control.NewClient(d.cfg.ControlSocket).Status(ctx)
+	running, err := d.manager.Ask(ctx)
 	if err != nil {
 		d.problem("manager", "look into the log (docker compose logs sensor); before the first start, use --before", "%v", err)
 		return
 	}
-	d.status = status
-	d.ok("manager", "runs version %s since %s", status.Version, status.Started.UTC().Format(time.RFC3339))
+	d.running = running
+	d.ok("manager", "runs version %s since %s", running.Version, running.Started.UTC().Format(time.RFC3339))
 }
 
 func (d *Doctor) examineArchive(context.Context) {
@@ -159,7 +163,7 @@ func (d *Doctor) examineArchive(context.Context) {
 	}
 	d.settings = &settings
 	d.ok("configuration", "%s is valid: sensor %s (id %s) of server %s", archive.Path(), settings.Sensor.Hostname, settings.Sensor.ID, settings.Server.Name)
-	if len(notes) > 0 && d.status == nil {
+	if len(notes) > 0 && d.running == nil {
 		d.note("configuration", "", "it is of an earlier release and will be brought up to date when the sensor starts")
 	}
 }
@@ -180,10 +184,20 @@ func (r *Report) WriteText(out io.Writer) error {
 	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(w, "CHECK\tRESULT\tFINDING")
 	for _, f := range r.Findings {
-		fmt.Fprintf(w, "%s\t%s\t%s\n", f.Check, f.Level, control.Printable(f.Text))
+		fmt.Fprintf(w, "%s\t%s\t%s\n", f.Check, f.Level, printable(f.Text))
 		if f.Advice != "" {
-			fmt.Fprintf(w, "\t\t-> %s\n", control.Printable(f.Advice))
+			fmt.Fprintf(w, "\t\t-> %s\n", printable(f.Advice))
 		}
 	}
 	return w.Flush()
+}
+
+// printable makes text that somebody else chose safe for a terminal.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return '?'
+	}, text)
 }

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -9,12 +10,9 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/zap"
-	"go.uber.org/zap/zaptest"
-
-	"honeysens.org/dockersensor/manager/internal/control"
 	"honeysens.org/dockersensor/shared/helperapi"
 	"honeysens.org/dockersensor/shared/unixsock"
+	"honeysens.org/dockersensor/shared/version"
 )
 
 // want is a finding: check, level, and a part of text or advice.
@@ -78,54 +76,42 @@ func serveUnix(t *testing.T, handler http.Handler) string {
 	return path
 }
 
-// sensor is a running one with a state that does not change.
-type sensor struct{ status control.Status }
-
-func (s *sensor) Status(context.Context) control.Status { return s.status }
-func (s *sensor) Poll()                                 {}
-
-func (s *sensor) Events(context.Context) (control.EventList, error) { return control.EventList{}, nil }
-
-func (s *sensor) RetryEvents(context.Context, control.Retry) (int, error) { return 0, nil }
-
-// run serves the sensor's control socket until the test ends.
-func run(t *testing.T, s *sensor) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "control.sock")
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- control.NewServer(s, zap.NewAtomicLevel(), zaptest.NewLogger(t)).Serve(ctx, path) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
-	for {
-		if _, err := control.NewClient(path).Status(t.Context()); err == nil {
-			return path
-		}
-		select {
-		case <-t.Context().Done():
-			t.Fatal("the sensor does not answer")
-		case <-time.After(time.Millisecond):
-		}
-	}
+// manager answers with a state, or an error.
+type manager struct {
+	running *Running
+	err     error
 }
+
+func (m manager) Ask(context.Context) (*Running, error) { return m.running, m.err }
+
+// helper answers with a state, or an error.
+type helper struct {
+	version  string
+	observed helperapi.Observed
+	err      error
+}
+
+func (h helper) Health(context.Context) (helperapi.Health, error) {
+	return helperapi.Health{Version: h.version}, h.err
+}
+
+func (h helper) Observe(context.Context) (helperapi.Observed, error) { return h.observed, h.err }
+
+// alone returns a doctor for what needs neither manager nor helper.
+func alone(cfg Config) *Doctor { return New(cfg, nil, nil) }
 
 const archive = "../config/testdata/dhcp.tar.gz"
 
 func TestRunningSensor(t *testing.T) {
-	healthy := control.Status{
-		Version: "1.0", Network: control.NetworkState{Observed: helperapi.Observed{Interface: helperapi.InterfaceObserved{Name: "no-such"}}},
-		Server: control.ServerState{Address: "192.0.2.9:443", LastPoll: time.Now(), Route: "direct"},
-	}
+	healthy := manager{running: &Running{
+		Version: "1.0", Interface: "no-such",
+		Server: Server{Address: "192.0.2.9:443", LastPoll: time.Now(), Route: "direct"},
+	}}
 	deploy := write(t, map[string]string{"docker-compose.yml": "", ".env": ""})
 	engine := serveUnix(t, engineOf("28.5.2", "overlay2"))
 	report := New(Config{
-		Archive: archive, StateDir: t.TempDir(), DeployDir: deploy, Root: goodRoot(t), ControlSocket: run(t, &sensor{healthy}),
-		HelperSocket: serveUnix(t, helperWith(t, helperapi.Observed{Applied: true})), DockerSocket: engine, HostDockerSocket: engine,
-	}).Examine(t.Context())
+		Archive: archive, StateDir: t.TempDir(), DeployDir: deploy, Root: goodRoot(t), DockerSocket: engine, HostDockerSocket: engine,
+	}, healthy, helper{version: version.Revision, observed: helperapi.Observed{Applied: true}}).Examine(t.Context())
 	// The interface is that of the manager, and a name that no host has.
 	if report.Problems != 1 || report.Err() == nil {
 		t.Errorf("%d problems, error %v: %+v", report.Problems, report.Err(), report.Findings)
@@ -140,9 +126,8 @@ func TestRunningSensor(t *testing.T) {
 func TestNothingRuns(t *testing.T) {
 	nowhere := filepath.Join(t.TempDir(), "none")
 	report := New(Config{
-		Archive: nowhere, Interface: "lo", StateDir: nowhere, DeployDir: nowhere, Root: goodRoot(t),
-		ControlSocket: nowhere, HelperSocket: nowhere, DockerSocket: nowhere, HostDockerSocket: nowhere,
-	}).Examine(t.Context())
+		Archive: nowhere, Interface: "lo", StateDir: nowhere, DeployDir: nowhere, Root: goodRoot(t), DockerSocket: nowhere, HostDockerSocket: nowhere,
+	}, manager{err: errors.New("no manager runs")}, helper{err: errors.New("nethelper is not running")}).Examine(t.Context())
 	for _, f := range report.Findings {
 		if f.Level == Problem && f.Advice == "" {
 			t.Errorf("no advice: %+v", f)
@@ -158,7 +143,7 @@ func TestNothingRuns(t *testing.T) {
 
 func TestBeforeTheFirstStart(t *testing.T) {
 	dir := t.TempDir()
-	report := New(Config{Before: true, Archive: dir, Interface: "lo", StateDir: filepath.Join(dir, "state"), Root: goodRoot(t), HostDockerSocket: dir}).Examine(t.Context())
+	report := alone(Config{Before: true, Archive: dir, Interface: "lo", StateDir: filepath.Join(dir, "state"), Root: goodRoot(t), HostDockerSocket: dir}).Examine(t.Context())
 	expect(t, report.Findings,
 		want{"manager", Skipped, "not started"}, want{"configuration", Problem, "conf/"},
 		want{"kernel", OK, ""}, want{"memory", OK, ""}, want{"control groups", OK, ""},

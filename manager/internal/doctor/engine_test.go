@@ -32,7 +32,7 @@ func TestNestedEngine(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			d := New(Config{DockerSocket: serveUnix(t, test.handler)})
+			d := alone(Config{DockerSocket: serveUnix(t, test.handler)})
 			d.examineEngine(t.Context())
 			expect(t, d.findings, test.wants...)
 		})
@@ -59,7 +59,7 @@ func TestHostEngine(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			d := New(Config{HostDockerSocket: test.socket})
+			d := alone(Config{HostDockerSocket: test.socket})
 			d.examineHostEngine(t.Context())
 			expect(t, d.findings, test.want)
 		})

@@ -52,7 +52,7 @@ func TestHost(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			files := goodFiles()
 			files[test.file] = test.text
-			d := New(Config{Root: write(t, files)})
+			d := alone(Config{Root: write(t, files)})
 			d.examineKernel(t.Context())
 			d.examineMemory(t.Context())
 			d.examineCgroups(t.Context())
@@ -69,7 +69,7 @@ func TestHost(t *testing.T) {
 
 func TestOldCgroups(t *testing.T) {
 	root := write(t, map[string]string{"sys/fs/cgroup/memory/x": "", "sys/fs/cgroup/pids/x": ""})
-	d := New(Config{Root: root})
+	d := alone(Config{Root: root})
 	d.examineCgroups(t.Context())
 	if err := os.RemoveAll(filepath.Join(root, "sys/fs/cgroup/pids")); err != nil {
 		t.Fatal(err)
@@ -103,7 +103,7 @@ func TestFullDisk(t *testing.T) {
 					t.Error(err)
 				}
 			}()
-			d := New(Config{StateDir: dir})
+			d := alone(Config{StateDir: dir})
 			d.examineState(t.Context())
 			expect(t, d.findings, test.want)
 		})
@@ -112,7 +112,7 @@ func TestFullDisk(t *testing.T) {
 
 func TestDeployment(t *testing.T) {
 	dir := write(t, map[string]string{"docker-compose.yml": "services:", ".env": "COMPOSE_PROJECT_NAME=x"})
-	d := New(Config{DeployDir: dir})
+	d := alone(Config{DeployDir: dir})
 	d.examineDeployment(t.Context())
 	if err := errors.Join(os.Remove(filepath.Join(dir, ".env")), os.Mkdir(filepath.Join(dir, ".env"), 0o750)); err != nil {
 		t.Fatal(err)

@@ -1,7 +1,6 @@
 package doctor
 
 import (
-	"bufio"
 	"context"
 	"encoding/binary"
 	"encoding/hex"
@@ -14,9 +13,6 @@ import (
 	"strconv"
 	"strings"
 
-	"go.uber.org/zap"
-
-	"honeysens.org/dockersensor/manager/internal/network"
 	"honeysens.org/dockersensor/shared/helperapi"
 	"honeysens.org/dockersensor/shared/version"
 )
@@ -33,8 +29,8 @@ type link struct {
 
 func (d *Doctor) examineInterface(context.Context) {
 	name := d.cfg.Interface
-	if name == "" && d.status != nil {
-		name = d.status.Network.Observed.Interface.Name
+	if name == "" && d.running != nil {
+		name = d.running.Interface
 	}
 	links, err := interfaces()
 	if err != nil {
@@ -144,19 +140,18 @@ func (d *Doctor) listeners() ([]helperapi.Port, error) {
 		{"tcp", "0A", helperapi.TCP}, {"tcp6", "0A", helperapi.TCP},
 		{"udp", "07", helperapi.UDP}, {"udp6", "07", helperapi.UDP},
 	} {
-		file, err := os.Open(d.path("proc/net", table.file))
+		text, err := os.ReadFile(d.path("proc/net", table.file))
 		if errors.Is(err, os.ErrNotExist) {
 			continue // a host without IPv6
 		}
 		if err != nil {
 			return nil, fmt.Errorf("ports of the host: %w", err)
 		}
-		for scanner := bufio.NewScanner(file); scanner.Scan(); {
-			if port, ok := listener(scanner.Text(), table.state); ok {
+		for line := range strings.Lines(string(text)) {
+			if port, ok := listener(line, table.state); ok {
 				found[helperapi.Port{Protocol: table.protocol, Number: port}] = true
 			}
 		}
-		file.Close()
 	}
 	ports := make([]helperapi.Port, 0, len(found))
 	for port := range found {
@@ -210,8 +205,7 @@ func (d *Doctor) examineHelper(ctx context.Context) {
 	if d.notYet("helper") {
 		return
 	}
-	client := network.New(network.Config{Socket: d.cfg.HelperSocket}, zap.NewNop())
-	health, err := client.Health(ctx)
+	health, err := d.helper.Health(ctx)
 	if err != nil {
 		d.problem("helper", "look for nethelper in the log (docker compose logs sensor); without it no attacker reaches a honeypot", "%v", err)
 		return
@@ -219,9 +213,9 @@ func (d *Doctor) examineHelper(ctx context.Context) {
 	if health.Version != version.Revision {
 		d.note("helper", "restart the container: one of the two was exchanged while it ran", "its version is %.40q, and this is %s", health.Version, version.Revision)
 	} else {
-		d.ok("helper", "answers at %s", d.cfg.HelperSocket)
+		d.ok("helper", "it answers")
 	}
-	observed, err := client.Observe(ctx)
+	observed, err := d.helper.Observe(ctx)
 	if err != nil {
 		d.problem("network", "look for nethelper in the log (docker compose logs sensor)", "%v", err)
 		return
@@ -236,8 +230,8 @@ func (d *Doctor) judgeNetwork(observed helperapi.Observed) {
 	switch {
 	case observed.Interface.Problem != "":
 		d.problem(check, "check the interface, its cable and the network's settings at the server", "%s: %s", observed.Interface.Name, observed.Interface.Problem)
-	case d.status != nil && d.status.Network.Error != "":
-		d.problem(check, "look for nethelper in the log (docker compose logs sensor)", "it is not as the server wants it: %s", d.status.Network.Error)
+	case d.running != nil && d.running.NetworkError != "":
+		d.problem(check, "look for nethelper in the log (docker compose logs sensor)", "it is not as the server wants it: %s", d.running.NetworkError)
 	case !observed.Applied:
 		d.problem(check, "look into the log (docker compose logs sensor); a moment after the start this is normal", "no rules are in force")
 	default:

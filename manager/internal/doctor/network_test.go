@@ -1,13 +1,10 @@
 package doctor
 
 import (
-	"encoding/json"
-	"net/http"
 	"net/netip"
 	"strings"
 	"testing"
 
-	"honeysens.org/dockersensor/manager/internal/control"
 	"honeysens.org/dockersensor/shared/helperapi"
 	"honeysens.org/dockersensor/shared/version"
 )
@@ -63,22 +60,6 @@ func TestListener(t *testing.T) {
 	}
 }
 
-// helperWith answers as a helper that observes this.
-func helperWith(t *testing.T, observed helperapi.Observed) http.Handler {
-	t.Helper()
-	mux := http.NewServeMux()
-	answer := func(value any) http.HandlerFunc {
-		return func(w http.ResponseWriter, _ *http.Request) {
-			if err := json.NewEncoder(w).Encode(value); err != nil {
-				t.Error(err)
-			}
-		}
-	}
-	mux.HandleFunc("GET "+helperapi.PathHealth, answer(helperapi.Health{Version: version.Revision}))
-	mux.HandleFunc("GET "+helperapi.PathNetwork, answer(observed))
-	return mux
-}
-
 func TestHelper(t *testing.T) {
 	ssh := helperapi.Conflict{Port: helperapi.Port{Protocol: helperapi.TCP, Number: 22}, Service: "7", Winner: "host", Reason: "sshd listens on it"}
 	many := make([]helperapi.Conflict, maxShown+5)
@@ -89,14 +70,14 @@ func TestHelper(t *testing.T) {
 	tests := []struct {
 		name     string
 		observed helperapi.Observed
-		status   *control.Status
+		running  *Running
 		wants    []want
 	}{
 		{"good", helperapi.Observed{Applied: true}, nil,
 			[]want{{"network", OK, "0 services"}, {"firewall", OK, nothing}, {"ports", OK, free}}},
 		{"no rules yet", helperapi.Observed{}, nil,
 			[]want{{"network", Problem, "no rules"}, {"firewall", OK, nothing}, {"ports", OK, free}}},
-		{"refused by the helper", helperapi.Observed{Applied: true}, &control.Status{Network: control.NetworkState{Error: "no such bridge"}},
+		{"refused by the helper", helperapi.Observed{Applied: true}, &Running{NetworkError: "no such bridge"},
 			[]want{{"network", Problem, "no such bridge"}, {"firewall", OK, nothing}, {"ports", OK, free}}},
 		{"no DHCP", helperapi.Observed{Applied: true, Interface: helperapi.InterfaceObserved{Name: "eth0", Problem: "no answer of a DHCP server"}}, nil,
 			[]want{{"network", Problem, "eth0: no answer"}, {"firewall", OK, nothing}, {"ports", OK, free}}},
@@ -110,17 +91,23 @@ func TestHelper(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			d := New(Config{HelperSocket: serveUnix(t, helperWith(t, test.observed))})
-			d.status = test.status
+			d := New(Config{}, nil, helper{version: version.Revision, observed: test.observed})
+			d.running = test.running
 			d.examineHelper(t.Context())
 			expect(t, d.findings, append([]want{{"helper", OK, ""}}, test.wants...)...)
 		})
 	}
 	t.Run("many conflicts", func(t *testing.T) {
-		d := New(Config{})
+		d := alone(Config{})
 		d.judgeConflicts(many)
 		if len(d.findings) != maxShown+1 || !strings.HasPrefix(d.findings[maxShown].Text, "5 more") {
 			t.Errorf("%d findings: %+v", len(d.findings), d.findings)
 		}
 	})
+}
+
+func TestOtherHelper(t *testing.T) {
+	d := New(Config{}, nil, helper{version: "0.9", observed: helperapi.Observed{Applied: true}})
+	d.examineHelper(t.Context())
+	expect(t, d.findings, want{"helper", Note, "restart the container"}, want{"network", OK, ""}, want{"firewall", OK, ""}, want{"ports", OK, ""})
 }

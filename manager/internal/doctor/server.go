@@ -45,15 +45,16 @@ func failedStage(class hsapi.Class) (check string, passed int) {
 		return stages[3].check, 2
 	case hsapi.ClassAuth, hsapi.ClassRejected:
 		return stages[4].check, 3
+	default:
+		return stages[5].check, 3
 	}
-	return stages[5].check, 3
 }
 
 // examineServer tells how far the way to the server leads: as the running
 // manager has seen it, or else by a request that changes nothing.
 func (d *Doctor) examineServer(ctx context.Context) {
 	switch {
-	case d.status != nil:
+	case d.running != nil:
 		d.judgePolls()
 	case d.settings == nil:
 		d.skip("server", "without a valid configuration nobody knows where it is")
@@ -63,17 +64,17 @@ func (d *Doctor) examineServer(ctx context.Context) {
 }
 
 func (d *Doctor) judgePolls() {
-	server := d.status.Server
+	server := d.running.Server
 	switch {
 	case server.Error != "":
 		// The advice is in the text already.
-		d.reached(hsapi.Class(server.ErrorClass), server.Error, "")
+		d.reached(server.Class, server.Error, "")
 	case server.LastPoll.IsZero():
 		d.note("server", "ask again in a moment", "no poll of %s has come to an end yet", server.Address)
 	default:
 		d.ok("server", "%s (%s) took a poll %s ago, %s", server.Address, server.Name, time.Since(server.LastPoll).Round(time.Second), server.Route)
 	}
-	if offset := time.Duration(server.ClockOffset * float64(time.Second)); offset.Abs() >= tellOffset {
+	if offset := server.ClockOffset; offset.Abs() >= tellOffset {
 		d.note("clock", "set this host's clock, by NTP at best", "the server's differs by %s; the sensor signs with the server's time", offset.Round(time.Second))
 	}
 }
@@ -119,11 +120,11 @@ func cut(text string) string { return text[:min(len(text), 300)] }
 // examineServices tells which honeypots do not run.
 func (d *Doctor) examineServices(context.Context) {
 	const check = "services"
-	if d.status == nil {
+	if d.running == nil {
 		return
 	}
 	running := 0
-	for _, s := range d.status.Services {
+	for _, s := range d.running.Services {
 		switch s.State {
 		case "running":
 			running++
@@ -133,25 +134,25 @@ func (d *Doctor) examineServices(context.Context) {
 			d.problem(check, "look into the log (docker compose logs sensor)", "%s %s: %s", s.ID, s.Label, s.Reason)
 		}
 	}
-	if len(d.status.Services) == 0 {
+	if len(d.running.Services) == 0 {
 		d.note(check, "assign services to the sensor at the server", "none is assigned")
 		return
 	}
 	if running == 0 {
 		return
 	}
-	d.ok(check, "%d of %d run", running, len(d.status.Services))
+	d.ok(check, "%d of %d run", running, len(d.running.Services))
 }
 
 // examineEvents tells whether events get through.
 func (d *Doctor) examineEvents(context.Context) {
-	if d.status == nil {
+	if d.running == nil {
 		return
 	}
-	if text := d.status.Collector.Error; text != "" {
+	if text := d.running.CollectorError; text != "" {
 		d.problem("collector", "end the program that uses its address, or look into the log (docker compose logs sensor)", "honeypots cannot report: %s", text)
 	}
-	events := d.status.Events
+	events := d.running.Events
 	if events.Error != "" {
 		d.problem("events", "check server and disk as above; events wait until then", "%d wait: %s", events.Waiting, events.Error)
 	} else {

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"honeysens.org/dockersensor/manager/internal/config"
-	"honeysens.org/dockersensor/manager/internal/control"
 )
 
 // answer is a server that says one thing only.
@@ -81,7 +80,7 @@ func TestAskServer(t *testing.T) {
 			if test.change != nil {
 				test.change(&settings)
 			}
-			d := New(Config{})
+			d := alone(Config{})
 			d.settings = &settings
 			d.examineServer(t.Context())
 			expect(t, d.findings, test.wants...)
@@ -96,7 +95,7 @@ func TestServerIsAskedWithoutTraces(t *testing.T) {
 		asked <- r.Method + " " + r.URL.Path
 		w.WriteHeader(http.StatusNotFound)
 	}))
-	d := New(Config{})
+	d := alone(Config{})
 	d.settings = &settings
 	d.examineServer(t.Context())
 	if got := <-asked; got != "GET /"+nobodysFirmware || len(asked) > 0 {
@@ -106,7 +105,7 @@ func TestServerIsAskedWithoutTraces(t *testing.T) {
 
 func TestServerThatIsSilent(t *testing.T) {
 	settings := serveTLS(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
-	d := New(Config{Patience: 50 * time.Millisecond})
+	d := alone(Config{Patience: 50 * time.Millisecond})
 	d.settings = &settings
 	d.examineServer(t.Context())
 	expect(t, d.findings, want{"server name", OK, ""}, want{"server route", Problem, "no answer in time"})
@@ -115,20 +114,20 @@ func TestServerThatIsSilent(t *testing.T) {
 func TestRunningManagersServer(t *testing.T) {
 	tests := []struct {
 		name   string
-		server control.ServerState
+		server Server
 		wants  []want
 	}{
-		{"good", control.ServerState{Address: "192.0.2.9:443", Name: "hs", Route: "direct", LastPoll: time.Now()}, []want{{"server", OK, "192.0.2.9:443 (hs) took a poll 0s ago, direct"}}},
-		{"not yet", control.ServerState{Address: "192.0.2.9:443"}, []want{{"server", Note, "no poll of 192.0.2.9:443"}}},
-		{"clock", control.ServerState{LastPoll: time.Now(), ClockOffset: -7200}, []want{{"server", OK, ""}, {"clock", Note, "-2h0m0s"}}},
-		{"name", control.ServerState{Error: "poll: the name cannot be resolved; check", ErrorClass: "name"}, []want{{"server name", Problem, "cannot be resolved; check"}}},
-		{"secret", control.ServerState{Error: "poll: refused", ErrorClass: "auth"},
+		{"good", Server{Address: "192.0.2.9:443", Name: "hs", Route: "direct", LastPoll: time.Now()}, []want{{"server", OK, "192.0.2.9:443 (hs) took a poll 0s ago, direct"}}},
+		{"not yet", Server{Address: "192.0.2.9:443"}, []want{{"server", Note, "no poll of 192.0.2.9:443"}}},
+		{"clock", Server{LastPoll: time.Now(), ClockOffset: -2 * time.Hour}, []want{{"server", OK, ""}, {"clock", Note, "-2h0m0s"}}},
+		{"name", Server{Error: "poll: the name cannot be resolved; check", Class: "name"}, []want{{"server name", Problem, "cannot be resolved; check"}}},
+		{"secret", Server{Error: "poll: refused", Class: "auth"},
 			[]want{{"server name", OK, ""}, {"server route", OK, ""}, {"server certificate", OK, ""}, {"server access", Problem, "refused"}}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			d := New(Config{})
-			d.status = &control.Status{Server: test.server}
+			d := alone(Config{})
+			d.running = &Running{Server: test.server}
 			d.examineServer(t.Context())
 			expect(t, d.findings, test.wants...)
 		})
@@ -136,14 +135,14 @@ func TestRunningManagersServer(t *testing.T) {
 }
 
 func TestServicesAndEvents(t *testing.T) {
-	d := New(Config{})
-	d.status = &control.Status{
-		Services: []control.ServiceState{
+	d := alone(Config{})
+	d.running = &Running{
+		Services: []Service{
 			{ID: "1", Label: "cowrie", State: "running"}, {ID: "2", Label: "dionaea", State: "error", Reason: "no such image"},
 			{ID: "3", Label: "recon", State: "scheduled", Reason: "image is fetched"},
 		},
-		Collector: control.CollectorState{Error: "address in use"},
-		Events:    control.EventsState{Waiting: 5, Quarantined: 2, Lost: 7, Error: "disk full"},
+		CollectorError: "address in use",
+		Events:         Events{Waiting: 5, Quarantined: 2, Lost: 7, Error: "disk full"},
 	}
 	d.examineServices(t.Context())
 	d.examineEvents(t.Context())
