@@ -80,6 +80,9 @@ func (m manager) Ask(ctx context.Context) (*doctor.Running, error) {
 			Waiting: s.Events.Waiting, Quarantined: s.Events.Quarantined, Sent: s.Events.Sent, Lost: s.Events.Lost, Error: s.Events.Error,
 		},
 	}
+	if s.Settings.State == "refused" {
+		running.RefusedChange = s.Settings.Change + ": " + s.Settings.Reason
+	}
 	for _, service := range s.Services {
 		running.Services = append(running.Services,
 			doctor.Service{ID: service.ID, Label: service.Label, State: service.State, Reason: service.Reason})

@@ -114,7 +114,9 @@ func (s *Status) WriteText(out io.Writer, now time.Time) error {
 		line("Settings", "%s", s.Settings.text(now))
 	}
 	s.writeNetwork(line, now)
-	line("Engine", "%s", s.Engine.text())
+	if s.Engine.Error != "" {
+		line("Engine", "problem: %s", s.Engine.Error)
+	}
 	line("Collector", "%s", s.Collector.text())
 	line("Events", "%s", s.Events.text(now))
 	if len(s.Services) == 0 {
@@ -205,13 +207,6 @@ func (s *Status) writeNetwork(line lineFunc, now time.Time) {
 	if observed.Heals > 0 {
 		line("", "repaired %d times after somebody else changed it, last %s ago", observed.Heals, ago(now, observed.LastHeal))
 	}
-}
-
-func (e *EngineState) text() string {
-	if e.Error != "" {
-		return "problem: " + e.Error
-	}
-	return "answers"
 }
 
 func (c *CollectorState) text() string {

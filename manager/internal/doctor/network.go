@@ -67,7 +67,7 @@ func interfaces() ([]link, error) {
 // itself, it may still be without an address.
 func judgeInterface(name string, links []link, later bool) Finding {
 	const check = "interface"
-	advice := "set IFACE in docker-compose.yml to the one that attackers reach, one of: " + names(links)
+	advice := "set IFACE in docker-compose.yml to the one that attackers reach: " + names(links)
 	at := slices.IndexFunc(links, func(l link) bool { return l.name == name })
 	switch {
 	case name == "":
@@ -96,6 +96,9 @@ func names(links []link) string {
 		if !l.loopback {
 			names = append(names, l.name)
 		}
+	}
+	if len(names) == 0 {
+		return "there is none yet"
 	}
 	return strings.Join(names, ", ")
 }

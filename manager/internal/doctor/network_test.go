@@ -22,7 +22,7 @@ func TestInterface(t *testing.T) {
 		want        want
 	}{
 		{"good", "eth0", false, want{"interface", OK, "eth0 has 192.0.2.2/24"}},
-		{"none named", "", false, want{"interface", Problem, "one of: eth0, eth1, eth2"}},
+		{"none named", "", false, want{"interface", Problem, "reach: eth0, eth1, eth2"}},
 		{"misspelt", "eht0", false, want{"interface", Problem, `no interface "eht0"`}},
 		{"loopback", "lo", true, want{"interface", Problem, "this host alone"}},
 		{"no address", "eth1", false, want{"interface", Problem, "no address that others reach"}},
@@ -34,6 +34,7 @@ func TestInterface(t *testing.T) {
 			expect(t, []Finding{judgeInterface(test.iface, links, test.later)}, test.want)
 		})
 	}
+	expect(t, []Finding{judgeInterface("eth0", links[:1], false)}, want{"interface", Problem, "there is none yet"})
 }
 
 func TestListener(t *testing.T) {

@@ -27,7 +27,10 @@ type Running struct {
 	// Interface is the name of the one that attackers reach.
 	Interface string
 	Server    Server
-	Services  []Service
+	// RefusedChange is what the server wants to be different and did not work,
+	// with the reason, or "".
+	RefusedChange string
+	Services      []Service
 	// NetworkError is why the network is not as the server wants it, and
 	// CollectorError why honeypots cannot report.
 	NetworkError, CollectorError string

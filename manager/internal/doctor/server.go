@@ -74,6 +74,9 @@ func (d *Doctor) judgePolls() {
 	default:
 		d.ok("server", "%s (%s) took a poll %s ago, %s", server.Address, server.Name, time.Since(server.LastPoll).Round(time.Second), server.Route)
 	}
+	if refused := d.running.RefusedChange; refused != "" {
+		d.note("settings", "correct the sensor's settings at the server", "those of the server did not work, the ones before are in force: %s", refused)
+	}
 	if offset := server.ClockOffset; offset.Abs() >= tellOffset {
 		d.note("clock", "set this host's clock, by NTP at best", "the server's differs by %s; the sensor signs with the server's time", offset.Round(time.Second))
 	}
@@ -120,8 +123,8 @@ func cut(text string) string { return text[:min(len(text), 300)] }
 // examineServices tells which honeypots do not run.
 func (d *Doctor) examineServices(context.Context) {
 	const check = "services"
-	if d.running == nil {
-		return
+	if d.running == nil || d.running.Server.LastPoll.IsZero() && len(d.running.Services) == 0 {
+		return // Nobody knows yet what is assigned.
 	}
 	running := 0
 	for _, s := range d.running.Services {

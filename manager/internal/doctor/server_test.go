@@ -134,6 +134,23 @@ func TestRunningManagersServer(t *testing.T) {
 	}
 }
 
+func TestRefusedSettings(t *testing.T) {
+	d := alone(Config{})
+	d.running = &Running{Server: Server{LastPoll: time.Now()}, RefusedChange: "gateway: no answer"}
+	d.examineServer(t.Context())
+	expect(t, d.findings, want{"server", OK, ""}, want{"settings", Note, "in force: gateway: no answer"})
+}
+
+func TestServicesAreUnknownBeforeThePoll(t *testing.T) {
+	d := alone(Config{})
+	d.running = &Running{}
+	d.examineServices(t.Context())
+	expect(t, d.findings)
+	d.running.Server.LastPoll = time.Now()
+	d.examineServices(t.Context())
+	expect(t, d.findings, want{"services", Note, "none is assigned"})
+}
+
 func TestServicesAndEvents(t *testing.T) {
 	d := alone(Config{})
 	d.running = &Running{
