@@ -83,9 +83,8 @@ func (s *Scenario) login(name, source, target string) Attack {
 		Name: name, Source: source,
 		Do: func(ctx context.Context) error {
 			return s.Dial(ctx, "tcp", source, target, s.Port, func(conn net.Conn) error {
-				greeting := make([]byte, 1)
-				if _, err := io.ReadFull(conn, greeting); err != nil {
-					return fmt.Errorf("no greeting: %w", err)
+				if err := greeting(conn); err != nil {
+					return err
 				}
 				_, err := io.WriteString(conn, "SSH-2.0-attack\r\nroot:123456\r\n")
 				return err

@@ -4,8 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -143,7 +146,8 @@ func (s *Scenario) Revision() string {
 }
 
 // Ready waits until the sensor has told the server, after a time, that these
-// services run.
+// services run, and the honeypot among them greets: its program may take longer
+// to start than its container.
 func (s *Scenario) Ready(ctx context.Context, after time.Time, services ...int) error {
 	s.say("waiting for the sensor to report its services as running")
 	_, err := s.Server.WaitSensor(ctx, s.Sensor.ID, func(sensor admin.Sensor) bool {
@@ -151,6 +155,33 @@ func (s *Scenario) Ready(ctx context.Context, after time.Time, services ...int) 
 	})
 	if err != nil {
 		return fmt.Errorf("sensor does not report its services as running: %w", err)
+	}
+	if slices.Contains(services, s.Honeypot.ID) {
+		return s.greeted(ctx)
+	}
+	return nil
+}
+
+func (s *Scenario) greeted(ctx context.Context) error {
+	tick := time.NewTicker(500 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := s.Dial(ctx, "tcp", host.AttackerV4, s.TargetV4, s.Port, greeting)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("honeypot does not greet: %w", err)
+		}
+	}
+}
+
+// greeting reads the first byte of the honeypot's banner.
+func greeting(conn net.Conn) error {
+	if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
+		return fmt.Errorf("no greeting: %w", err)
 	}
 	return nil
 }
