@@ -93,22 +93,22 @@ func otherFamilies() seccomp.ArgumentConditions {
 
 func filesAndPaths() []string {
 	return []string{
-		"access", "chdir", "chmod", "chown", "faccessat", "faccessat2", "fchmod", "fchmodat", "fchown", "fchownat", "fstat", "fstatfs",
-		"fsync", "ftruncate", "getcwd", "getdents64", "lstat", "mkdir", "mkdirat", "newfstatat", "open", "openat", "readlink", "readlinkat",
+		"access", "chdir", "chmod", "chown", "faccessat", "faccessat2", "fchmod", "fchmodat", "fchown", "fchownat", "fdatasync", "fstat", "fstatfs",
+		"fsync", "ftruncate", "getcwd", "getdents64", "lstat", "mkdir", "mkdirat", "newfstatat", "open", "openat", "openat2", "readlink", "readlinkat",
 		"rename", "renameat", "renameat2", "rmdir", "stat", "statfs", "statx", "umask", "unlink", "unlinkat", "utimensat",
 	}
 }
 
 func descriptors() []string {
 	return []string{
-		"close", "close_range", "dup", "dup2", "dup3", "epoll_create", "epoll_create1", "epoll_ctl", "epoll_pwait", "epoll_pwait2", "epoll_wait",
-		"eventfd2", "fadvise64", "fcntl", "flock", "ioctl", "lseek", "pipe", "pipe2", "poll", "ppoll", "pread64", "preadv", "pselect6", "pwrite64",
+		"close", "close_range", "copy_file_range", "dup", "dup2", "dup3", "epoll_create", "epoll_create1", "epoll_ctl", "epoll_pwait", "epoll_pwait2", "epoll_wait",
+		"eventfd2", "fadvise64", "fallocate", "fcntl", "flock", "ioctl", "lseek", "pipe", "pipe2", "poll", "ppoll", "pread64", "preadv", "pselect6", "pwrite64",
 		"pwritev", "read", "readv", "select", "sendfile", "splice", "timerfd_create", "timerfd_settime", "write", "writev",
 	}
 }
 
 func memory() []string {
-	return []string{"brk", "madvise", "mincore", "mmap", "mprotect", "mremap", "munmap"}
+	return []string{"brk", "madvise", "mincore", "mlock", "mmap", "mprotect", "mremap", "munlock", "munmap"}
 }
 
 // processes: children are plug-ins, wpa_supplicant and iptables-legacy.
