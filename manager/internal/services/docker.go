@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	cerrdefs "github.com/containerd/errdefs"
@@ -41,6 +42,10 @@ const (
 type Docker struct {
 	client *client.Client
 	log    *zap.Logger
+
+	// mu guards negotiated.
+	mu         sync.Mutex
+	negotiated bool
 }
 
 // NewDocker returns the engine behind the client, which negotiates its version.
@@ -48,8 +53,27 @@ func NewDocker(client *client.Client, log *zap.Logger) *Docker {
 	return &Docker{client: client, log: log}
 }
 
+// negotiate agrees on a version with the engine before the first call of any
+// kind: the calls read the version without the lock under which the client
+// negotiates it (docker client 28.5).
+func (d *Docker) negotiate(ctx context.Context) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.negotiated {
+		return nil
+	}
+	if _, err := d.client.ServerVersion(ctx); err != nil {
+		return fmt.Errorf("ask the engine for its version: %w", err)
+	}
+	d.negotiated = true
+	return nil
+}
+
 // Containers returns those with our labels.
 func (d *Docker) Containers(ctx context.Context) ([]Container, error) {
+	if err := d.negotiate(ctx); err != nil {
+		return nil, err
+	}
 	list, err := d.client.ContainerList(ctx, container.ListOptions{All: true, Filters: filters.NewArgs(filters.Arg("label", labelRole))})
 	if err != nil {
 		return nil, fmt.Errorf("list containers: %w", err)
@@ -223,9 +247,7 @@ func (d *Docker) Watch(ctx context.Context, notify func()) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	// Events reads the version without the lock under which the first call
-	// negotiates it (docker client 28.5), so this is the first call.
-	if _, err := d.client.ServerVersion(ctx); err != nil {
+	if err := d.negotiate(ctx); err != nil {
 		return fmt.Errorf("watch containers: %w", err)
 	}
 	messages, failed := d.client.Events(ctx, events.ListOptions{Filters: args})
