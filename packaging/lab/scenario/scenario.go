@@ -205,9 +205,13 @@ func running(sensor admin.Sensor, services []int) bool {
 // Compose runs a compose command for the deployed sensor and returns what it
 // printed.
 func (s *Scenario) Compose(ctx context.Context, args ...string) (string, error) {
-	out, err := s.Lab.ComposeCommand(ctx, s.Dir, args...).CombinedOutput()
+	cmd := s.Lab.ComposeCommand(ctx, s.Dir, args...)
+	// Warnings are no part of what a command prints.
+	var complaints strings.Builder
+	cmd.Stderr = &complaints
+	out, err := cmd.Output()
 	if err != nil {
-		return string(out), fmt.Errorf("compose %s: %w: %s", strings.Join(args, " "), err, out)
+		return string(out), fmt.Errorf("compose %s: %w: %s", strings.Join(args, " "), err, complaints.String())
 	}
 	return string(out), nil
 }
