@@ -5,19 +5,24 @@
 # Usage: require.sh GROUP...    with GROUP of: test lab host
 set -euo pipefail
 
+# The client is a package of its own from Debian 13 on.
+client=docker.io
+! apt-cache show docker-cli >/dev/null 2>&1 || client=docker-cli
+
 # command:package, as Debian names them; for a library its path instead of a command.
-test_needs="ip:iproute2 nft:nftables iptables-nft:iptables conntrack:conntrack ping:iputils-ping gcc:gcc python3:python3 tcpdump:tcpdump sysctl:procps
+compiler="gcc:gcc /usr/include/stdio.h:libc6-dev /etc/ssl/certs/ca-certificates.crt:ca-certificates"
+test_needs="$compiler ip:iproute2 nft:nftables iptables-nft:iptables conntrack:conntrack ping:iputils-ping python3:python3 tcpdump:tcpdump sysctl:procps
   /usr/lib/python3/dist-packages/zmq:python3-zmq dnsmasq:dnsmasq-base hostapd:hostapd wpa_supplicant:wpasupplicant openssl:openssl
   iptables-legacy:iptables ufw:ufw firewall-cmd:firewalld dbus-daemon:dbus dockerd:docker.io strace:strace"
-lab_needs="ip:iproute2 nft:nftables iptables-nft:iptables curl:curl dockerd:docker.io docker:docker.io runc:runc
+lab_needs="$compiler ip:iproute2 nft:nftables iptables-nft:iptables curl:curl dockerd:docker.io docker:$client runc:runc
   mmdebstrap:mmdebstrap docker-registry:docker-registry nmap:nmap xz:xz-utils openssl:openssl ping:iputils-ping"
-host_needs="qemu-system-x86_64:qemu-system-x86 mkfs.ext4:e2fsprogs mmdebstrap:mmdebstrap ip:iproute2 nmap:nmap"
+host_needs="ssh:openssh-client qemu-system-x86_64:qemu-system-x86 mkfs.ext4:e2fsprogs mmdebstrap:mmdebstrap ip:iproute2 nmap:nmap"
 
 missing=""
 for group in "$@"; do
   needs="${group}_needs"
   for pair in ${!needs}; do
-    command -v "${pair%%:*}" >/dev/null 2>&1 || [ -d "${pair%%:*}" ] || case " $missing " in
+    command -v "${pair%%:*}" >/dev/null 2>&1 || [ -e "${pair%%:*}" ] || case " $missing " in
       *" ${pair##*:} "*) ;;
       *) missing="$missing ${pair##*:}" ;;
     esac
