@@ -7,7 +7,7 @@ set -euo pipefail
 
 # The client is a package of its own from Debian 13 on.
 client=docker.io
-! apt-cache show docker-cli >/dev/null 2>&1 || client=docker-cli
+if grep -qx 'ID=debian' /etc/os-release 2>/dev/null && ! grep -qE '^VERSION_ID="(1[0-2]|[0-9])"' /etc/os-release; then client=docker-cli; fi
 
 # command:package, as Debian names them; for a library its path instead of a command.
 compiler="gcc:gcc /usr/include/stdio.h:libc6-dev /etc/ssl/certs/ca-certificates.crt:ca-certificates"
