@@ -14,11 +14,11 @@ func TestTakeWayIsAllButTheRest(t *testing.T) {
 				before := a.Clone()
 				was, err := a.Settings()
 				if err != nil {
-					t.Skip("not configured")
+					return // nothing is configured there: no way to compare with
 				}
 				target, err := b.Settings()
 				if err != nil {
-					t.Skip("not configured")
+					return
 				}
 				a.TakeWay(b)
 				got, err := a.Settings()

@@ -19,6 +19,8 @@ import (
 
 	"honeysens.org/dockersensor/shared/helperapi"
 	"honeysens.org/dockersensor/shared/unixsock"
+
+	"honeysens.org/dockersensor/shared/nettest"
 )
 
 const good = `{"interface":{"name":"eth0","mode":"none"},"bridge":{"v4":"10.10.10.0/24","collector_port":5556},"services":[],"egress":"deny"}`
@@ -196,9 +198,7 @@ func TestRights(t *testing.T) {
 }
 
 func TestRootMayOnlyRead(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("root is missing")
-	}
+	nettest.Need(t)
 	b := newBench(t, 10001, &fakeNetwork{apply: func(context.Context) error { t.Error("applied"); return nil }})
 	if status, refused := b.do("PUT", "/v1/network", good); status != 403 || refused.Kind != helperapi.KindDenied {
 		t.Errorf("write: %d %+v", status, refused)

@@ -2,6 +2,7 @@ package nft
 
 import (
 	"net/netip"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -280,6 +281,9 @@ func TestNetnsOwnerIsSafeAndAdopted(t *testing.T) {
 	}
 	apply(t, first, example())
 	if first.flags == 0 {
+		if os.Getenv("CI") != "" {
+			t.Fatal("kernel knows no owners")
+		}
 		t.Skip("kernel knows no owners")
 	}
 	before := listing(h)

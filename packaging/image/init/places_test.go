@@ -6,12 +6,12 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"honeysens.org/dockersensor/shared/nettest"
 )
 
 func TestClearRun(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("root is missing")
-	}
+	nettest.Need(t)
 	run := t.TempDir()
 	for _, stale := range []string{"docker/netns/default", "docker/containerd/containerd.pid", "docker.pid", "sensor/nethelper.sock", "nethelper/leases/last"} {
 		path := filepath.Join(run, stale)
