@@ -7,7 +7,11 @@
 //   - an event leaves the spool only by Ack, by Quarantine, or by a loss that
 //     is counted in the same transaction;
 //   - the events never take more than Config.MaxBytes, those in quarantine never
-//     more than Config.MaxQuarantine; in both the oldest go first;
+//     more than Config.MaxQuarantine; in both the origin that has most bytes
+//     loses its oldest first: no event of an origin is lost while another one
+//     has more;
+//   - the file is never much larger than the most that it held since Open, which
+//     shrinks one that is mostly empty;
 //   - a spool that was damaged is put aside, what can be read of it is taken
 //     over, and the rest is a loss of unknown size.
 //

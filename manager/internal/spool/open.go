@@ -21,9 +21,12 @@ import (
 const damagedSuffix = ".damaged"
 
 // openChecked opens the file and reads all of it, and begins a new one when that
-// does not work.
+// does not work. A file that is mostly empty is written anew.
 func openChecked(cfg Config, log *zap.Logger) (*bbolt.DB, state, error) {
 	db, st, err := openFile(cfg)
+	if err == nil && wasteful(cfg.Path, st) {
+		return shrink(db, st, cfg, log)
+	}
 	if err == nil || !isDamage(err) {
 		return db, st, err
 	}
@@ -118,6 +121,11 @@ func openDB(path string, options bbolt.Options) (*bbolt.DB, error) {
 		db, err = bbolt.Open(path, 0o600, &options)
 		return err
 	})
+	if err == nil && !current(file, path) {
+		// It was replaced while this process waited for the lock on the old one.
+		_ = db.Close()
+		return nil, errLocked
+	}
 	if err == nil {
 		return db, nil
 	}
@@ -128,6 +136,16 @@ func openDB(path string, options bbolt.Options) (*bbolt.DB, error) {
 		return nil, errLocked
 	}
 	return nil, err
+}
+
+// current tells whether a path still leads to a file.
+func current(file *os.File, path string) bool {
+	opened, err := file.Stat()
+	if err != nil {
+		return false
+	}
+	there, err := os.Stat(path)
+	return err == nil && os.SameFile(opened, there)
 }
 
 // complete refuses a file that was cut.
@@ -153,9 +171,11 @@ func count(tx *bbolt.Tx) (state, error) {
 			return state{}, fmt.Errorf("%w: a bucket is missing", errDamaged)
 		}
 		err := part.bucket.ForEach(func(k, v []byte) error {
-			part.shelf.add(len(v))
-			_, err := decodeRecord(idOf(k), v)
-			return err
+			if _, err := decodeRecord(idOf(k), v); err != nil {
+				return err
+			}
+			part.shelf.add(idOf(k), v)
+			return nil
 		})
 		if err != nil {
 			return state{}, err

@@ -60,7 +60,7 @@ func (t *txn) setAside(id uint64, record, reason []byte) error {
 	if err := t.reasons.Put(key(id), reason); err != nil {
 		return fmt.Errorf("put reason: %w", err)
 	}
-	t.quarantined.add(len(record))
+	t.quarantined.add(id, record)
 	return nil
 }
 

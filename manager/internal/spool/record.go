@@ -71,6 +71,14 @@ func receivedTime(b []byte) time.Time {
 	return time.Unix(0, int64(binary.BigEndian.Uint64(b[receivedAt:]))) // #nosec G115 -- written the same way
 }
 
+// originOf is empty as well for what is no record.
+func originOf(b []byte) string {
+	if len(b) < recordHead || len(b) < recordHead+int(b[originAt]) {
+		return ""
+	}
+	return string(b[recordHead : recordHead+int(b[originAt])])
+}
+
 func key(id uint64) []byte { return binary.BigEndian.AppendUint64(nil, id) }
 
 func idOf(key []byte) uint64 {

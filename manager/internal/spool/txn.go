@@ -18,15 +18,6 @@ const (
 	whyDamaged    = "the spool was damaged"
 )
 
-// shelf counts the records of a bucket.
-type shelf struct {
-	count int
-	bytes int64
-}
-
-func (s *shelf) add(size int)    { s.count++; s.bytes += int64(size) }
-func (s *shelf) remove(size int) { s.count--; s.bytes -= int64(size) }
-
 // state belongs to a transaction: it is taken over when that is committed.
 type state struct {
 	waiting, quarantined shelf
@@ -41,6 +32,7 @@ type saved struct {
 
 func (st state) clone() state {
 	st.Losses = slices.Clone(st.Losses)
+	st.waiting, st.quarantined = st.waiting.clone(), st.quarantined.clone()
 	return st
 }
 
@@ -125,7 +117,7 @@ func (t *txn) put(encoded []byte) (uint64, error) {
 	if err := t.events.Put(key(id), encoded); err != nil {
 		return 0, fmt.Errorf("put record: %w", err)
 	}
-	t.waiting.add(len(encoded))
+	t.waiting.add(id, encoded)
 	t.added = true
 	return id, nil
 }
@@ -140,26 +132,26 @@ func (t *txn) take(from *bbolt.Bucket, count *shelf, id uint64) ([]byte, error) 
 	if err := from.Delete(key(id)); err != nil {
 		return nil, fmt.Errorf("delete record: %w", err)
 	}
-	count.remove(len(value))
+	count.remove(value)
 	return value, nil
 }
 
-// makeRoom drops the oldest records, and counts them.
+// makeRoom drops records until another one fits, and counts them: each time the
+// oldest of the origin that has most, so that who floods loses its own.
 func (t *txn) makeRoom(bucket *bbolt.Bucket, count *shelf, need, limit int64, why string) error {
 	for count.bytes+need > limit && count.count > 0 {
-		k, v := bucket.Cursor().First()
-		if k == nil {
-			return nil
+		id, ok := count.oldest(bucket, count.largest())
+		if !ok {
+			return fmt.Errorf("%w: records are missing", errDamaged)
 		}
-		size, received, id := len(v), receivedTime(v), slices.Clone(k)
-		if err := bucket.Delete(id); err != nil {
-			return fmt.Errorf("drop oldest record: %w", err)
+		record, err := t.take(bucket, count, id)
+		if err != nil {
+			return err
 		}
-		if err := t.reasons.Delete(id); err != nil {
+		if err := t.reasons.Delete(key(id)); err != nil {
 			return fmt.Errorf("drop reason of oldest record: %w", err)
 		}
-		count.remove(size)
-		t.addLoss(why, 1, received)
+		t.addLoss(why, 1, receivedTime(record))
 	}
 	return nil
 }
