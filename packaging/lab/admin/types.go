@@ -136,6 +136,8 @@ const (
 	FaultGarbage = "garbage"
 	// FaultDelay answers late.
 	FaultDelay = "delay"
+	// FaultPoison refuses a batch that holds an event with a summary of Text.
+	FaultPoison = "poison"
 )
 
 // Fault is something that goes wrong on purpose.
@@ -148,6 +150,8 @@ type Fault struct {
 	Count int `json:"count,omitempty"`
 	// DelayMS is for FaultDelay, in milliseconds.
 	DelayMS int `json:"delay_ms,omitempty"`
+	// Text is for FaultPoison.
+	Text string `json:"text,omitempty"`
 }
 
 // Certificate is what the server serves and announces.

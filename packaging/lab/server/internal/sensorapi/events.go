@@ -16,6 +16,9 @@ func (a *API) events(sensor admin.Sensor, body []byte) answer {
 	if err != nil {
 		return a.refusal(err)
 	}
+	if a.faults.poisoned(batch) {
+		return invalid
+	}
 	if err := a.store.AddEvents(sensor.ID, batch); err != nil {
 		return failure(err.Error())
 	}

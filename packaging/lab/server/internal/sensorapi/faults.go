@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"honeysens.org/dockersensor/packaging/lab/admin"
+	"honeysens.org/dockersensor/shared/event"
 )
 
 // faults are what goes wrong on purpose, in the order in which it was asked for.
@@ -46,7 +47,7 @@ func (f *faults) strike(path, sensor string) struck {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for i, fault := range f.list {
-		if (fault.Path != admin.PathAny && fault.Path != path) || (fault.Sensor != 0 && strconv.Itoa(fault.Sensor) != sensor) {
+		if fault.Kind == admin.FaultPoison || (fault.Path != admin.PathAny && fault.Path != path) || (fault.Sensor != 0 && strconv.Itoa(fault.Sensor) != sensor) {
 			continue
 		}
 		switch fault.Count {
@@ -59,6 +60,15 @@ func (f *faults) strike(path, sensor string) struck {
 		return struck(fault)
 	}
 	return struck{}
+}
+
+// poisoned tells whether an event of a batch is one that must be refused.
+func (f *faults) poisoned(batch []event.Event) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.ContainsFunc(f.list, func(fault admin.Fault) bool {
+		return fault.Kind == admin.FaultPoison && slices.ContainsFunc(batch, func(e event.Event) bool { return e.Summary == fault.Text })
+	})
 }
 
 // before does what happens instead of an answer, and tells whether it did.
