@@ -212,7 +212,7 @@ func (a *API) addFault(r *http.Request) (any, error) {
 	paths := []string{admin.PathPoll, admin.PathEvents, admin.PathFirmware, admin.PathRegistry, admin.PathAny}
 	kinds := []string{
 		admin.FaultUnavailable, admin.FaultError, admin.FaultRejected, admin.FaultForbidden, admin.FaultDrop, admin.FaultCut,
-		admin.FaultAfter, admin.FaultWrongMAC, admin.FaultNoMAC, admin.FaultGarbage, admin.FaultDelay,
+		admin.FaultAfter, admin.FaultWrongMAC, admin.FaultNoMAC, admin.FaultGarbage, admin.FaultDelay, admin.FaultPoison,
 	}
 	if !slices.Contains(paths, fault.Path) || !slices.Contains(kinds, fault.Kind) {
 		return nil, fmt.Errorf("%w: path is one of %v, kind one of %v", errBad, paths, kinds)
