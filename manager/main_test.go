@@ -12,7 +12,7 @@ import (
 )
 
 // run runs the command line and returns what it printed.
-func run(t *testing.T, args ...string) (string, error) {
+func run(t testing.TB, args ...string) (string, error) {
 	t.Helper()
 	var out bytes.Buffer
 	app := newCLI()

@@ -24,6 +24,9 @@ func TestMain(m *testing.M) {
 	if path := os.Getenv(helperEnv); path != "" {
 		produce(path)
 	}
+	if path := os.Getenv(openerEnv); path != "" {
+		os.Exit(openAndDrop(path))
+	}
 	os.Exit(m.Run())
 }
 
