@@ -6,8 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"runtime"
 	"sync"
@@ -23,7 +21,6 @@ import (
 	"honeysens.org/dockersensor/manager/internal/images"
 	"honeysens.org/dockersensor/manager/internal/network"
 	"honeysens.org/dockersensor/manager/internal/poller"
-	"honeysens.org/dockersensor/manager/internal/sandbox"
 	"honeysens.org/dockersensor/manager/internal/services"
 	"honeysens.org/dockersensor/manager/internal/spool"
 	"honeysens.org/dockersensor/manager/internal/uploader"
@@ -71,6 +68,8 @@ type manager struct {
 	intake    *intake
 	uploader  *uploader.Uploader
 	poller    *poller.Poller
+	// stop ends the manager, with the reason.
+	stop context.CancelCauseFunc
 
 	// poll belongs to the poller, which makes one poll at a time.
 	poll ticket
@@ -85,14 +84,15 @@ func Run(ctx context.Context, cfg Config, level zap.AtomicLevel, log *zap.Logger
 	if err != nil {
 		return err
 	}
-	if err := confine(cfg, setup); err != nil {
+	if err := confine(cfg, setup, log); err != nil {
 		return err
 	}
-	setup.resume(journal(filepath.Join(cfg.StateDir, "settings.journal")), time.Now())
 	m, err := newManager(cfg, setup, log)
 	if err != nil {
 		return err
 	}
+	ctx, m.stop = context.WithCancelCause(ctx)
+	defer m.stop(nil)
 	log.Info("manager starts", zap.String("version", version.Revision), zap.String("sensor", setup.settings().Sensor.Hostname),
 		zap.String("server", m.server.Address()), zap.String("interface", cfg.Interface))
 	m.run(ctx, control.NewServer(m, level, log.Named("control")))
@@ -101,25 +101,10 @@ func Run(ctx context.Context, cfg Config, level zap.AtomicLevel, log *zap.Logger
 		return fmt.Errorf("stop: %w", err)
 	}
 	log.Info("manager ends")
+	if err := context.Cause(ctx); errors.Is(err, errNewPorts) {
+		return err
+	}
 	return nil
-}
-
-// confine makes the directories that the manager writes to, and leaves it no
-// others.
-func confine(cfg Config, setup *setup) error {
-	writable := []string{cfg.StateDir, filepath.Dir(cfg.ControlSocket)}
-	for _, dir := range writable {
-		if err := os.MkdirAll(dir, 0o750); err != nil {
-			return fmt.Errorf("directory for state: %w; name another one with --state-dir and --control-socket", err)
-		}
-	}
-	writable = append(writable, filepath.Dir(setup.path()))
-	if _, err := os.Stat(cfg.DeployDir); err == nil {
-		writable = append(writable, cfg.DeployDir)
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("deployment directory: %w", err)
-	}
-	return sandbox.Enter(writable)
 }
 
 func newManager(cfg Config, setup *setup, log *zap.Logger) (*manager, error) {

@@ -42,6 +42,9 @@ type record struct {
 	until time.Time
 	// reason is why the newest trial failed.
 	reason string
+	// restart tells that the manager ends on purpose, for the next one to go on
+	// with the trial.
+	restart bool
 }
 
 // state is an archive with its settings.
@@ -66,6 +69,7 @@ type recordFile struct {
 	Attempts int       `json:"attempts"`
 	Until    time.Time `json:"until"`
 	Reason   string    `json:"reason"`
+	Restart  bool      `json:"restart,omitempty"`
 }
 
 // journal keeps one record on the disk.
@@ -96,7 +100,7 @@ func (j journal) put(r *record) error {
 	if err != nil {
 		return err
 	}
-	data, err := json.Marshal(recordFile{Phase: r.phase, Before: before, Wanted: wanted, Attempts: r.attempts, Until: r.until, Reason: r.reason})
+	data, err := json.Marshal(recordFile{Phase: r.phase, Before: before, Wanted: wanted, Attempts: r.attempts, Until: r.until, Reason: r.reason, Restart: r.restart})
 	if err != nil {
 		return err
 	}
@@ -140,7 +144,7 @@ func parseRecord(data []byte) (*record, error) {
 	if f.Attempts < 0 {
 		return nil, fmt.Errorf("%d attempts", f.Attempts)
 	}
-	r := &record{phase: f.Phase, attempts: f.Attempts, until: f.Until, reason: f.Reason}
+	r := &record{phase: f.Phase, attempts: f.Attempts, until: f.Until, reason: f.Reason, restart: f.Restart}
 	var err error
 	if r.before, err = unpackState(f.Before); err != nil {
 		return nil, fmt.Errorf("settings before: %w", err)

@@ -46,6 +46,12 @@ func (s *setup) goOn(now time.Time) {
 		s.archiveOld = true
 	case s.record.phase == proved:
 		// Only the journal was not told.
+	case s.record.phase == onTrial && s.record.restart:
+		// The trial begins with this manager; the end of the next one counts.
+		s.current, s.archiveOld = s.withWay(s.record.wanted), true
+		s.record = &record{phase: onTrial, before: s.record.before, wanted: s.record.wanted,
+			attempts: s.record.attempts, until: now.Add(trialTime)}
+		s.journalOld = true
 	case s.record.phase == onTrial:
 		// Whatever ended the manager, these settings may have been the cause.
 		s.refuse(now, "the sensor ended before the new settings had proved themselves")

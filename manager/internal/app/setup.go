@@ -56,6 +56,8 @@ type setup struct {
 	// reached tells whether the server took a poll since the refusal: the
 	// change was at fault then, and not the server.
 	reached bool
+	// ports are those that this process may connect to, nil for all.
+	ports []uint16
 	// archiveOld and journalOld tell what the disk does not hold yet.
 	archiveOld, journalOld bool
 }
@@ -203,7 +205,8 @@ func (s *setup) try(now time.Time, next state, attempts int) error {
 	if s.record != nil && s.record.phase == onTrial {
 		before = s.record.before
 	}
-	r := &record{phase: onTrial, before: before, wanted: next, attempts: attempts, until: now.Add(trialTime)}
+	r := &record{phase: onTrial, before: before, wanted: next, attempts: attempts, until: now.Add(trialTime),
+		restart: !s.reachable(next.way())}
 	s.step("write journal of a trial")
 	if err := s.journal.write(r); err != nil {
 		return fmt.Errorf("try the server's settings: %w", err)

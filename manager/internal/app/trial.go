@@ -12,6 +12,10 @@ const proveEvery = 5 * time.Second
 func (m *manager) adopt() {
 	m.adopting.Lock()
 	defer m.adopting.Unlock()
+	if m.setup.needsRestart() {
+		m.stop(errNewPorts)
+		return
+	}
 	settings := m.setup.settings()
 	m.server.Configure(settings)
 	m.keeper.configure(wantedNetwork(m.cfg, settings))
