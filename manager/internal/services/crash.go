@@ -50,7 +50,12 @@ func (c *crash) ended(container *Container, lastLine func() string) {
 }
 
 // history is what is remembered of a service's containers.
-type history struct{ sandbox, honeypot crash }
+type history struct {
+	sandbox, honeypot crash
+	health            health
+	// switched is when attackers were led to another honeypot of the service.
+	switched time.Time
+}
 
 // launched counts the making of a sandbox. There is one only in the life of a
 // service; when it is more, something keeps ending or refusing it.

@@ -26,6 +26,7 @@ const (
 	labelRole    = "org.honeysens.sensor.role"
 	labelService = "org.honeysens.sensor.service"
 	labelConfig  = "org.honeysens.sensor.config"
+	labelImage   = "org.honeysens.sensor.image"
 )
 
 const (
@@ -34,6 +35,8 @@ const (
 	// oomScore makes the kernel take a honeypot before the sensor when the
 	// host runs out of memory (proc(5), oom_score_adj).
 	oomScore = 500
+	// maxFiles bounds the open files of a honeypot: recon holds 5,000 connections.
+	maxFiles = 16384
 	// maxLogTail bounds what is read of a container's output, in bytes.
 	maxLogTail = 64 << 10
 )
@@ -94,9 +97,15 @@ func (d *Docker) Containers(ctx context.Context) ([]Container, error) {
 }
 
 func describe(details container.InspectResponse) Container {
-	c := Container{ID: details.ID}
+	c := Container{ID: details.ID, Name: strings.TrimPrefix(details.Name, "/")}
 	if config := details.Config; config != nil {
 		c.Role, c.Service, c.Config = Role(config.Labels[labelRole]), config.Labels[labelService], config.Labels[labelConfig]
+		c.Ref = config.Labels[labelImage]
+		for _, env := range config.Env {
+			if collector, ok := strings.CutPrefix(env, envCollector); ok {
+				c.Collector = collector
+			}
+		}
 	}
 	if details.HostConfig != nil {
 		c.Network = string(details.HostConfig.NetworkMode)
@@ -135,12 +144,14 @@ func (d *Docker) create(ctx context.Context, spec Spec) (string, error) {
 		Image: spec.Image, Env: spec.Env,
 		Labels: map[string]string{labelRole: string(spec.Role), labelService: spec.Service, labelConfig: spec.fingerprint()},
 	}
+	if spec.Ref != "" {
+		config.Labels[labelImage] = spec.Ref
+	}
 	created, err := d.client.ContainerCreate(ctx, config, hostConfig(spec), nil, nil, spec.Name)
 	return created.ID, err
 }
 
 func hostConfig(spec Spec) *container.HostConfig {
-	pids := spec.PIDs
 	host := &container.HostConfig{
 		NetworkMode:    container.NetworkMode(spec.Network),
 		IpcMode:        container.IPCModePrivate,
@@ -153,15 +164,24 @@ func hostConfig(spec Spec) *container.HostConfig {
 		// for its sandbox to be attached.
 		RestartPolicy: container.RestartPolicy{Name: container.RestartPolicyDisabled},
 		LogConfig:     container.LogConfig{Type: "json-file", Config: map[string]string{"max-size": "1m", "max-file": "2"}},
-		Resources: container.Resources{
-			Memory: spec.Memory, MemorySwap: spec.Memory, PidsLimit: &pids,
-			Ulimits: []*units.Ulimit{{Name: "core"}},
-		},
+		Resources:     resources(spec.Limits),
 	}
 	if spec.Network == "none" {
 		host.Sysctls = sandboxSysctls()
 	}
 	return host
+}
+
+// resources translates limits. Swap counts as memory; no process dumps core.
+func resources(limits Limits) container.Resources {
+	r := container.Resources{
+		Memory: limits.Memory, MemorySwap: limits.Memory, PidsLimit: &limits.PIDs, CPUShares: limits.CPUWeight,
+		Ulimits: []*units.Ulimit{{Name: "core"}, {Name: "nofile", Soft: maxFiles, Hard: maxFiles}},
+	}
+	if limits.Disk > 0 {
+		r.Ulimits = append(r.Ulimits, &units.Ulimit{Name: "fsize", Soft: limits.Disk, Hard: limits.Disk})
+	}
+	return r
 }
 
 func sandboxSysctls() map[string]string {
@@ -211,6 +231,14 @@ func (d *Docker) Start(ctx context.Context, id string) (Container, error) {
 	return describe(details), nil
 }
 
+// Rename gives a container another name.
+func (d *Docker) Rename(ctx context.Context, id, name string) error {
+	if err := d.client.ContainerRename(ctx, id, name); err != nil {
+		return fmt.Errorf("rename container %.12s to %s: %w", id, name, err)
+	}
+	return nil
+}
+
 // Remove ends a container, by force if it takes its time, and removes it with
 // its anonymous volumes.
 func (d *Docker) Remove(ctx context.Context, id string) error {
@@ -242,7 +270,7 @@ func (d *Docker) LastLine(ctx context.Context, id string) string {
 // Watch calls notify at the events of our containers that change a pass.
 func (d *Docker) Watch(ctx context.Context, notify func()) error {
 	args := filters.NewArgs(filters.Arg("type", string(events.ContainerEventType)), filters.Arg("label", labelRole))
-	for _, action := range []events.Action{events.ActionStart, events.ActionDie, events.ActionDestroy} {
+	for _, action := range []events.Action{events.ActionStart, events.ActionDie, events.ActionDestroy, events.ActionRename} {
 		args.Add("event", string(action))
 	}
 	ctx, cancel := context.WithCancel(ctx)

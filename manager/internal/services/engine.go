@@ -17,8 +17,12 @@ const (
 // Container is one of ours as the engine has it.
 type Container struct {
 	ID      string
+	Name    string
 	Role    Role
 	Service string
+	// Ref is the name of the image that it was made for, and Collector where it
+	// reports; "" for a sandbox.
+	Ref, Collector string
 	// Config is the fingerprint of the Spec that it was made from.
 	Config  string
 	Running bool
@@ -41,15 +45,15 @@ type Spec struct {
 	Role    Role
 	Service string
 	// Image is the engine's id of the image.
-	Image   string
+	Image string
+	// Ref is the image's name, "repo:tag", or "".
+	Ref     string
 	Network string
 	Env     []string
 	// Caps are the capabilities that it has, and no others.
 	Caps     []string
 	ReadOnly bool
-	// Memory is in bytes.
-	Memory int64
-	PIDs   int64
+	Limits
 }
 
 // Engine is what services needs of a Docker engine. Docker has it.
@@ -60,6 +64,8 @@ type Engine interface {
 	Create(ctx context.Context, spec Spec) (string, error)
 	// Start starts a container and returns what it is then.
 	Start(ctx context.Context, id string) (Container, error)
+	// Rename gives a container another name.
+	Rename(ctx context.Context, id, name string) error
 	// Remove ends a container and removes it. One that is not there is no
 	// error.
 	Remove(ctx context.Context, id string) error

@@ -31,6 +31,10 @@ type world struct {
 	calls  int
 	faults map[int]error
 
+	// mute are the images whose honeypots wait at no port.
+	mute       map[string]bool
+	unaccepted map[waiting]bool
+
 	images   map[string]string
 	registry map[string]error
 	// slow images arrive when their channel is closed.
@@ -47,6 +51,7 @@ func newWorld() *world {
 	return &world{
 		containers: map[string]*Container{}, names: map[string]string{}, specs: map[string]Spec{},
 		images: map[string]string{}, registry: map[string]error{}, slow: map[string]chan struct{}{},
+		mute:    map[string]bool{},
 		gateway: netip.MustParseAddr("10.10.10.1"), refuse: map[string]error{}, faults: map[int]error{},
 	}
 }
@@ -112,7 +117,11 @@ func (w *world) Create(_ context.Context, spec Spec) (string, error) {
 	w.number++
 	id := fmt.Sprintf("%064x", w.number)
 	w.names[spec.Name], w.specs[id] = id, spec
-	w.containers[id] = &Container{ID: id, Role: spec.Role, Service: spec.Service, Config: spec.fingerprint(), Network: spec.Network}
+	c := &Container{ID: id, Name: spec.Name, Role: spec.Role, Service: spec.Service, Ref: spec.Ref, Config: spec.fingerprint(), Network: spec.Network}
+	if len(spec.Env) > 0 {
+		c.Collector = strings.TrimPrefix(spec.Env[0], envCollector)
+	}
+	w.containers[id] = c
 	w.did("create %s", spec.Name)
 	return id, nil
 }
@@ -132,7 +141,7 @@ func (w *world) Start(_ context.Context, id string) (Container, error) {
 	}
 	w.number++
 	c.Running, c.PID, c.Started = true, w.number, time.Now()
-	w.did("start %s", w.specs[id].Name)
+	w.did("start %s", c.Name)
 	return *c, nil
 }
 
@@ -143,12 +152,50 @@ func (w *world) Remove(_ context.Context, id string) error {
 		return err
 	}
 	if w.containers[id] != nil {
-		name := w.specs[id].Name
+		name := w.containers[id].Name
 		delete(w.containers, id)
 		delete(w.names, name)
 		w.did("remove %s", name)
 	}
 	return nil
+}
+
+func (w *world) Rename(_ context.Context, id, name string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.fault(); err != nil {
+		return err
+	}
+	c := w.containers[id]
+	if c == nil {
+		return errors.New("no such container")
+	}
+	if w.names[name] != "" {
+		return fmt.Errorf("name %s is taken", name)
+	}
+	w.did("rename %s to %s", c.Name, name)
+	delete(w.names, c.Name)
+	c.Name, w.names[name] = name, id
+	return nil
+}
+
+// sockets finds somebody at every port of the honeypot in the process's network
+// namespace, unless its image is mute.
+func (w *world) sockets(pid int) (sockets, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	found := sockets{open: map[helperapi.Port]bool{}, unaccepted: w.unaccepted}
+	for _, sandbox := range w.containers {
+		for _, c := range w.containers {
+			if sandbox.PID != pid || c.Network != "container:"+sandbox.ID || !c.Running || w.mute[c.Ref] {
+				continue
+			}
+			for _, number := range []uint16{80, 2222, 2223, 8080} {
+				found.open[helperapi.Port{Protocol: helperapi.TCP, Number: number}] = true
+			}
+		}
+	}
+	return found, nil
 }
 
 // end ends the container of that name, as a crash does.

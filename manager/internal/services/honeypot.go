@@ -21,7 +21,7 @@ func (p *pass) gateway() netip.Addr {
 // ensureHoneypot makes and starts the honeypot, once its image and its network
 // are there.
 func (p *pass) ensureHoneypot(ctx context.Context, u *unit) {
-	ready := p.gateway().IsValid() && (u.Raw || p.attached(u) != nil)
+	ready := p.gateway().IsValid() && (u.Raw || p.attached(u.pair) != nil)
 	if !ready {
 		if u.waiting == "" {
 			u.waiting = "waits for the services network"
@@ -30,7 +30,7 @@ func (p *pass) ensureHoneypot(ctx context.Context, u *unit) {
 	}
 	var spec Spec
 	if u.image != "" {
-		spec = p.honeypotSpec(u.plan, u.image, sandboxID(u), p.gateway())
+		spec = p.honeypotSpec(u.plan, u.image, u.sandboxID(), p.gateway())
 		p.compare(ctx, u, spec)
 	}
 	switch {
@@ -44,23 +44,23 @@ func (p *pass) ensureHoneypot(ctx context.Context, u *unit) {
 	}
 }
 
-func sandboxID(u *unit) string {
-	if u.sandbox == nil {
-		return ""
-	}
-	return u.sandbox.ID
-}
-
-// compare removes a honeypot that was made from something else.
+// compare removes a honeypot that was made from something else, unless another
+// one can be started beside it.
 func (p *pass) compare(ctx context.Context, u *unit, spec Spec) {
 	want := spec.fingerprint()
 	if u.history.honeypot.config != want {
 		u.history.honeypot = crash{config: want}
 	}
-	if u.honeypot != nil && u.honeypot.Config != want {
-		p.remove(ctx, u.honeypot.ID, u.ID)
-		u.honeypot = nil
+	if u.honeypot == nil || u.honeypot.Config == want {
+		return
 	}
+	if follows := p.canFollow(u, u.pair); follows || u.queued {
+		u.waiting = "waits for its new revision"
+		p.due(time.Now().Add(lookSoon))
+		return
+	}
+	p.remove(ctx, u.honeypot.ID, u.ID)
+	u.honeypot = nil
 }
 
 // revive starts a honeypot that does not run, unless it has to wait for having

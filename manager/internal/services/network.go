@@ -78,6 +78,36 @@ func (c *connector) hold(ctx context.Context) error {
 	return c.connect(ctx, c.applied)
 }
 
+// learn reads what a helper has in force that was there before this manager.
+func (c *connector) learn(ctx context.Context) {
+	if c.observed.Bridge.GatewayV4.IsValid() || c.observed.Bridge.GatewayV6.IsValid() {
+		return
+	}
+	if observed, err := c.network.Observe(ctx); err == nil && observed.Applied {
+		c.observed = observed
+	}
+}
+
+// serves returns the container that is in force for a service, or "".
+func (c *connector) serves(id string) string {
+	for _, s := range c.observed.Services {
+		if s.ID == id {
+			return s.ContainerID
+		}
+	}
+	return ""
+}
+
+// given returns what a sandbox was given when it was last connected, or nil.
+func (c *connector) given(container string) *helperapi.Service {
+	for n, s := range c.applied {
+		if s.Sandbox.ContainerID == container {
+			return &c.applied[n]
+		}
+	}
+	return nil
+}
+
 // current tells whether that is in force, and was checked not long ago.
 func (c *connector) current(services []helperapi.Service) bool {
 	again := c.again
@@ -143,7 +173,7 @@ func (c *connector) inForce(ctx context.Context, services []helperapi.Service) (
 			return nil, fmt.Errorf("observe the network: %w", err)
 		}
 		for _, s := range services {
-			if attachment(observed, s.ID, s.Sandbox.ContainerID) != nil {
+			if attachment(observed, s.Sandbox.ContainerID) != nil {
 				known = append(known, helperapi.Service{ID: s.ID, Sandbox: s.Sandbox})
 			}
 		}
@@ -165,10 +195,10 @@ func replace(services []helperapi.Service, service helperapi.Service) []helperap
 	return append(services, service)
 }
 
-// attachment returns what the helper says about a service's sandbox, or nil.
-func attachment(observed helperapi.Observed, id, container string) *helperapi.ServiceObserved {
+// attachment returns what the helper says about a sandbox, or nil.
+func attachment(observed helperapi.Observed, container string) *helperapi.ServiceObserved {
 	for n, s := range observed.Services {
-		if s.ID == id && s.ContainerID == container {
+		if s.ContainerID == container {
 			return &observed.Services[n]
 		}
 	}

@@ -2,6 +2,7 @@ package services
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,9 +25,15 @@ const (
 // unit is one wanted service during a pass, with what there is of it.
 type unit struct {
 	plan
-	sandbox, honeypot *Container
-	history           *history
-	image, digest     string
+	// pair is what is wanted, old what attackers were led to before. That ends
+	// once the other has taken its place, which switched tells.
+	pair
+	old           pair
+	switched      bool
+	history       *history
+	image, digest string
+	// queued is true while it waits for others to change.
+	queued bool
 	// problem says what is wrong, waiting what it waits for.
 	problem, waiting string
 }
@@ -38,6 +45,8 @@ func (u *unit) runnable() bool { return u.Error == "" }
 type pass struct {
 	*Services
 	units []*unit
+	// changes counts the services with two honeypots.
+	changes int
 	// networkErr is why the network is not as it should be, or nil.
 	networkErr error
 
@@ -72,6 +81,7 @@ func (s *Services) pass(ctx context.Context) time.Time {
 		return p.next
 	}
 	s.engineSince = time.Time{}
+	p.connector.learn(limited)
 	p.recall()
 	p.fetch(ctx)
 	p.work(limited, containers)
@@ -96,13 +106,18 @@ func (p *pass) work(ctx context.Context, containers []Container) {
 		p.log.Error("sandboxes cannot be made", zap.Error(err))
 	}
 	p.sweep(ctx, containers, pause)
+	p.each(func(u *unit) { p.name(ctx, u) })
 	p.each(func(u *unit) { p.ensureSandbox(ctx, u, pause, err) })
 	p.connect(ctx)
-	p.each(func(u *unit) { p.ensureHoneypot(ctx, u) })
+	p.each(func(u *unit) {
+		p.ensureHoneypot(ctx, u)
+		p.change(u)
+	})
 	if p.networkErr == nil {
 		p.connect(ctx)
 	}
-	if p.fetcher.settled() {
+	p.each(p.examine)
+	if p.changes == 0 && p.fetcher.settled() {
 		if err := p.images.Prune(ctx, p.imageNames()); err != nil {
 			p.log.Warn("unneeded images stay", zap.Error(err))
 		}
@@ -177,48 +192,62 @@ func (p *pass) imageNames() []string {
 
 // sweep gives each unit its containers and removes all others.
 func (p *pass) sweep(ctx context.Context, containers []Container, pause string) {
-	units := map[string]*unit{}
-	for _, u := range p.units {
-		if u.runnable() {
-			units[u.ID] = u
-		}
-	}
 	remove := map[string]bool{}
-	for n := range containers {
-		c := &containers[n]
-		u := units[c.Service]
-		switch {
-		case c.Dead:
-			remove[c.ID] = true
-		case u != nil && c.Role == Sandbox && u.sandbox == nil && u.accepts(c, pause):
-			u.sandbox = c
-		case u != nil && c.Role == Honeypot && u.honeypot == nil:
-			u.honeypot = c
-		default:
-			remove[c.ID] = true
-		}
+	for _, c := range containers {
+		remove[c.ID] = true
 	}
-	for _, u := range units {
-		if u.honeypot != nil && !u.joined() {
-			remove[u.honeypot.ID] = true
-			u.honeypot = nil
+	for _, u := range p.units {
+		if !u.runnable() {
+			continue
+		}
+		p.choose(u, u.pairs(containers, pause))
+		for _, c := range []*Container{u.sandbox, u.honeypot, u.old.sandbox, u.old.honeypot} {
+			if c != nil {
+				delete(remove, c.ID)
+			}
 		}
 	}
 	p.removeAll(ctx, containers, remove)
 }
 
+// pairs returns the containers that can be the service's, the oldest first.
+func (u *unit) pairs(containers []Container, pause string) []pair {
+	var pairs []pair
+	for n := range containers {
+		if c := &containers[n]; c.Service == u.ID && c.Role == Sandbox && u.accepts(c, pause) {
+			pairs = append(pairs, pair{sandbox: c})
+		}
+	}
+	for n := range containers {
+		c := &containers[n]
+		if c.Service != u.ID || c.Role != Honeypot || c.Dead {
+			continue
+		}
+		if u.Raw && c.Network == "host" {
+			pairs = append(pairs, pair{honeypot: c})
+		}
+		for m, at := range pairs {
+			if at.sandbox != nil && at.honeypot == nil && c.Network == "container:"+at.sandbox.ID {
+				pairs[m].honeypot = c
+			}
+		}
+	}
+	slices.SortStableFunc(pairs, func(a, b pair) int { return a.started().Compare(b.started()) })
+	return pairs
+}
+
+// started is when the first of both was.
+func (p pair) started() time.Time {
+	if p.sandbox != nil {
+		return p.sandbox.Started
+	}
+	return p.honeypot.Started
+}
+
 // accepts tells whether the container can be the service's sandbox. Without a
 // pause image to compare with, any that runs will do.
 func (u *unit) accepts(c *Container, pause string) bool {
-	return !u.Raw && c.Running && c.PID > 0 && (pause == "" || c.Config == sandboxSpec(u.ID, pause).fingerprint())
-}
-
-// joined tells whether the honeypot is in the namespace that it belongs to.
-func (u *unit) joined() bool {
-	if u.Raw {
-		return u.honeypot.Network == "host"
-	}
-	return u.sandbox != nil && u.honeypot.Network == "container:"+u.sandbox.ID
+	return !u.Raw && c.Running && !c.Dead && c.PID > 0 && (pause == "" || c.Config == sandboxSpec(u.ID, pause).fingerprint())
 }
 
 // removeAll removes honeypots before sandboxes, so that none is ever seen
@@ -293,19 +322,19 @@ func (p *pass) launch(ctx context.Context, spec Spec) (Container, error) {
 	return p.engine.Start(ctx, id)
 }
 
-// connect puts the services in force. Ports lead to a honeypot from its first
-// start on; a later crash changes nothing about them.
+// connect puts the services in force, all in one transaction.
 func (p *pass) connect(ctx context.Context) {
 	list := []helperapi.Service{}
 	for _, u := range p.units {
-		if u.sandbox == nil {
-			continue
+		front, other := u.front()
+		if front.sandbox != nil {
+			service := helperapi.Service{ID: u.ID, Sandbox: front.claim()}
+			service.Ports, service.CatchAll = p.assigned(u, front)
+			list = append(list, service)
 		}
-		service := helperapi.Service{ID: u.ID, Sandbox: helperapi.Sandbox{ContainerID: u.sandbox.ID, PID: u.sandbox.PID}}
-		if u.honeypot != nil && !u.honeypot.Started.IsZero() {
-			service.Ports, service.CatchAll = u.Ports, u.CatchAll
+		if other.sandbox != nil {
+			list = append(list, helperapi.Service{ID: p.spareID(u), Sandbox: other.claim()})
 		}
-		list = append(list, service)
 	}
 	if p.networkErr = p.connector.connect(ctx, list); p.networkErr != nil {
 		p.due(time.Now().Add(networkRetry))
@@ -321,10 +350,15 @@ func (p *pass) connect(ctx context.Context) {
 	}
 }
 
-// attached returns the service's addresses, or nil.
-func (p *pass) attached(u *unit) *helperapi.ServiceObserved {
-	if u.sandbox == nil {
+// claim is what the helper is told of the sandbox.
+func (p pair) claim() helperapi.Sandbox {
+	return helperapi.Sandbox{ContainerID: p.sandbox.ID, PID: p.sandbox.PID}
+}
+
+// attached returns the addresses of a pair, or nil.
+func (p *pass) attached(at pair) *helperapi.ServiceObserved {
+	if at.sandbox == nil {
 		return nil
 	}
-	return attachment(p.connector.observed, u.ID, u.sandbox.ID)
+	return attachment(p.connector.observed, at.sandbox.ID)
 }

@@ -15,14 +15,18 @@ const enginePatience = time.Minute
 // publish tells what the pass found and did.
 func (p *pass) publish() {
 	states := make([]State, 0, len(p.units))
+	others := map[netip.Addr]string{}
 	for _, u := range p.units {
 		states = append(states, p.state(u))
+		if _, other := u.front(); p.attached(other) != nil {
+			others[p.attached(other).V4], others[p.attached(other).V6] = u.ID, u.ID
+		}
 	}
 	bridge := p.connector.observed.Bridge
 	s := p.Services
 	s.mu.Lock()
 	before := s.states
-	s.states, s.engineErr = states, nil
+	s.states, s.others, s.engineErr = states, others, nil
 	s.gateways = []netip.Addr{bridge.GatewayV4, bridge.GatewayV6}
 	s.mu.Unlock()
 	s.logChanges(before, states)
@@ -34,10 +38,9 @@ func (p *pass) state(u *unit) State {
 		ID: u.ID, Label: u.Label, Image: u.Image, Digest: u.digest,
 		Ports: u.Ports, CatchAll: u.CatchAll, Raw: u.Raw,
 	}
-	if u.honeypot != nil {
-		state.ContainerID = u.honeypot.ID
-	}
-	if at := p.attached(u); at != nil {
+	front, _ := u.front()
+	state.ContainerID = front.container()
+	if at := p.attached(front); at != nil {
 		state.V4, state.V6, state.Redirects = at.V4, at.V6, at.Redirected
 	}
 	state.Status, state.Reason = p.judge(u)
@@ -62,7 +65,14 @@ func (p *pass) judge(u *unit) (Status, string) {
 		return Scheduled, u.waiting
 	case u.history.honeypot.recovering(u.honeypot):
 		return Scheduled, "started again: " + u.history.honeypot.reason
-	case u.conflict != "":
+	}
+	if complaint := u.history.health.complaint(); complaint != "" {
+		if time.Since(u.honeypot.Started) < answerPatience {
+			return Scheduled, complaint
+		}
+		return Failed, complaint
+	}
+	if u.conflict != "" {
 		return Failed, u.conflict
 	}
 	return Running, ""

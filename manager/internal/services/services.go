@@ -21,22 +21,15 @@ type Config struct {
 	Interface string
 	// CollectorPort is where honeypots report, at the bridge's address.
 	CollectorPort uint16
-	// Memory and PIDs bound each honeypot, in bytes and processes. Defaults:
-	// 512 MiB, 512.
-	Memory int64
-	PIDs   int64
+	// Limits bound each honeypot.
+	Limits Limits
 	// Resync is the longest pause between two looks at the engine. Default: a
 	// minute.
 	Resync time.Duration
 }
 
 func (c *Config) setDefaults() {
-	if c.Memory == 0 {
-		c.Memory = 512 << 20
-	}
-	if c.PIDs == 0 {
-		c.PIDs = 512
-	}
+	c.Limits = c.Limits.WithDefaults()
 	if c.Resync == 0 {
 		c.Resync = time.Minute
 	}
@@ -51,6 +44,8 @@ type Services struct {
 	log     *zap.Logger
 	fetcher *fetcher
 	wakeup  chan struct{}
+	// sockets tells about the network namespace of a process.
+	sockets func(pid int) (sockets, error)
 	// reconnect makes the next pass ask the helper in any case.
 	reconnect atomic.Bool
 
@@ -65,6 +60,9 @@ type Services struct {
 	known  bool
 	wanted []Wanted
 	states []State
+	// others has the addresses of honeypots that are to follow, or did serve
+	// until a moment ago; they report, too.
+	others map[netip.Addr]string
 	// engineErr is why the engine does not answer, or nil.
 	engineErr error
 	gateways  []netip.Addr
@@ -76,6 +74,7 @@ func New(cfg Config, engine Engine, images Images, network Network, log *zap.Log
 	s := &Services{
 		cfg: cfg, engine: engine, images: images, log: log, wakeup: make(chan struct{}, 1),
 		connector: connector{network: network, log: log, again: cfg.Resync},
+		sockets:   func(pid int) (sockets, error) { return readSockets("/proc", pid) },
 		histories: map[string]*history{},
 	}
 	s.fetcher = newFetcher(images, s.Wake, log)
@@ -149,6 +148,9 @@ func (s *Services) Identify(addr netip.Addr) (string, bool) {
 	addr = addr.Unmap()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if id, ok := s.others[addr]; ok && addr.IsValid() {
+		return id, true
+	}
 	var raw []string
 	for _, state := range s.states {
 		if addr.IsValid() && (addr == state.V4 || addr == state.V6) {

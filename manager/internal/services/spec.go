@@ -24,12 +24,17 @@ func honeypotCaps() []string {
 	}
 }
 
+// envCollector names where a honeypot reports.
+const envCollector = "COLLECTOR_HOST="
+
 // specVersion changes when Docker makes something else of the same Spec.
-const specVersion = 1
+const specVersion = 2
 
 // fingerprint tells specs apart. It is kept in a label of the container: one
-// that was made from another spec is replaced.
+// that was made from another spec is replaced. Names can be changed while the
+// container runs, and the same image can have several.
 func (s Spec) fingerprint() string {
+	s.Name, s.Ref = "", ""
 	return fmt.Sprintf("%x", sha256.Sum256(fmt.Appendf(nil, "%d %#v", specVersion, s)))[:16]
 }
 
@@ -38,10 +43,13 @@ func (s Spec) fingerprint() string {
 func honeypotName(id string) string { return "s" + id }
 func sandboxName(id string) string  { return "s" + id + ".net" }
 
+// formerName is that of a container which serves until its successor does.
+func formerName(name string) string { return name + ".old" }
+
 func sandboxSpec(id, pauseImage string) Spec {
 	return Spec{
 		Name: sandboxName(id), Role: Sandbox, Service: id, Image: pauseImage, Network: "none",
-		ReadOnly: true, Memory: sandboxMemory, PIDs: sandboxPIDs,
+		ReadOnly: true, Limits: Limits{Memory: sandboxMemory, PIDs: sandboxPIDs},
 	}
 }
 
@@ -49,12 +57,12 @@ func sandboxSpec(id, pauseImage string) Spec {
 // sandbox is its container id, or "" for raw network access.
 func (s *Services) honeypotSpec(p plan, image, sandbox string, gateway netip.Addr) Spec {
 	spec := Spec{
-		Name: honeypotName(p.ID), Role: Honeypot, Service: p.ID, Image: image, Network: "container:" + sandbox,
+		Name: honeypotName(p.ID), Role: Honeypot, Service: p.ID, Image: image, Ref: p.Image, Network: "container:" + sandbox,
 		Env: []string{
-			"COLLECTOR_HOST=" + gateway.String(),
+			envCollector + gateway.String(),
 			"COLLECTOR_PORT=" + strconv.Itoa(int(s.cfg.CollectorPort)),
 		},
-		Caps: honeypotCaps(), Memory: s.cfg.Memory, PIDs: s.cfg.PIDs,
+		Caps: honeypotCaps(), Limits: s.cfg.Limits,
 	}
 	if p.Raw {
 		spec.Network = "host"
