@@ -80,6 +80,22 @@ func pollCommand() *cli.Command {
 	}
 }
 
+func metricsCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "metrics",
+		Usage: "print the running sensor's metrics, in the text format of Prometheus",
+		Flags: []cli.Flag{controlSocketFlag()},
+		Action: func(c *cli.Context) error {
+			text, err := control.NewClient(c.String("control-socket")).Metrics(c.Context)
+			if err != nil {
+				return err
+			}
+			_, err = c.App.Writer.Write(text)
+			return err
+		},
+	}
+}
+
 func configCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "config",

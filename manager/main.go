@@ -38,6 +38,7 @@ func newCLI() *cli.App {
 			statusCommand(),
 			servicesCommand(),
 			eventsCommand(),
+			metricsCommand(),
 			pollCommand(),
 			redirectCommand(),
 			doctorCommand(),

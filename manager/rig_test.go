@@ -38,6 +38,8 @@ type rig struct {
 	// collector is where the manager takes events, port where the server listens.
 	collector, port string
 	flags           []string
+	// listen are further addresses of the server.
+	listen []string
 	// tracer is put before the manager's command line.
 	tracer  []string
 	manager *process
@@ -166,8 +168,12 @@ func (r *rig) archive() string {
 // serve starts the server with what it knew before.
 func (r *rig) serve() {
 	r.t.Helper()
-	r.serving = launch(r.t, filepath.Join(programs(r.t), "server"), "--data", filepath.Join(r.dir, "server"), "--name", "hs.lab",
-		"--listen", r.port, "--endpoint", r.port, "--admin", "unix:"+filepath.Join(r.dir, "admin.sock"), "--log-level", "warn")
+	args := []string{filepath.Join(programs(r.t), "server"), "--data", filepath.Join(r.dir, "server"), "--name", "hs.lab",
+		"--listen", r.port, "--endpoint", r.port, "--admin", "unix:" + filepath.Join(r.dir, "admin.sock"), "--log-level", "warn"}
+	for _, address := range r.listen {
+		args = append(args, "--listen", address)
+	}
+	r.serving = launch(r.t, args...)
 	ctx, cancel := context.WithTimeout(r.t.Context(), patience)
 	defer cancel()
 	if err := r.server.Wait(ctx); err != nil {

@@ -52,18 +52,21 @@ func confine(cfg Config, setup *setup, log *zap.Logger) error {
 // bind returns the ports at which the manager listens.
 func (cfg Config) bind() ([]uint16, error) {
 	ports := []uint16{cfg.CollectorPort}
-	if cfg.CollectorListen == "" {
-		return ports, nil
+	for _, address := range []string{cfg.CollectorListen, cfg.MetricsListen} {
+		if address == "" {
+			continue
+		}
+		_, text, err := net.SplitHostPort(address)
+		if err != nil {
+			return nil, fmt.Errorf("address to listen at: %w", err)
+		}
+		port, err := strconv.ParseUint(text, 10, 16)
+		if err != nil {
+			return nil, fmt.Errorf("address to listen at %q: want the port as a number", address)
+		}
+		ports = append(ports, uint16(port))
 	}
-	_, text, err := net.SplitHostPort(cfg.CollectorListen)
-	if err != nil {
-		return nil, fmt.Errorf("address to listen at: %w", err)
-	}
-	port, err := strconv.ParseUint(text, 10, 16)
-	if err != nil {
-		return nil, fmt.Errorf("address to listen at %q: want the port as a number", cfg.CollectorListen)
-	}
-	return append(ports, uint16(port)), nil
+	return ports, nil
 }
 
 // portsOf returns the ports by which a way leads to the server.

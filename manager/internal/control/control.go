@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"syscall"
@@ -62,16 +63,14 @@ func (s *Server) Serve(ctx context.Context, path string) error {
 	if err != nil {
 		return fmt.Errorf("control socket: %w", err)
 	}
-	server := &http.Server{
-		Handler:           s.handler(),
-		ConnContext:       unixsock.WithPeer,
-		ReadHeaderTimeout: timeout,
-		ReadTimeout:       timeout,
-		WriteTimeout:      timeout,
-		IdleTimeout:       timeout,
-		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          zap.NewStdLog(s.log),
-	}
+	return s.serve(ctx, listener, &http.Server{Handler: s.handler(), ConnContext: unixsock.WithPeer, ReadHeaderTimeout: timeout})
+}
+
+// serve answers with limits, until ctx ends.
+func (s *Server) serve(ctx context.Context, listener net.Listener, server *http.Server) (err error) {
+	server.ReadTimeout, server.WriteTimeout, server.IdleTimeout = timeout, timeout, timeout
+	server.MaxHeaderBytes = 16 << 10
+	server.ErrorLog = zap.NewStdLog(s.log)
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(listener) }()
 	select {
@@ -88,6 +87,7 @@ func (s *Server) Serve(ctx context.Context, path string) error {
 func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+pathStatus, s.status)
+	mux.HandleFunc("GET "+pathMetrics, s.metrics)
 	mux.HandleFunc("PUT "+pathLogLevel, s.logLevel)
 	mux.HandleFunc("GET "+pathEvents, s.events)
 	mux.HandleFunc("POST "+pathRetry, s.retry)
