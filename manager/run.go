@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/urfave/cli/v2"
 	"go.uber.org/zap"
@@ -17,7 +18,7 @@ func runCommand() *cli.Command {
 		Usage: "run the sensor until SIGTERM",
 		Description: "The configuration archive has to be there and valid. Whatever else is missing (server, helper,\n" +
 			"nested engine) is told in log and status, and tried again; events are kept meanwhile.",
-		Flags: append(pathFlags(), behaviourFlags()...),
+		Flags: slices.Concat(pathFlags(), behaviourFlags(), limitFlags()),
 		Action: func(c *cli.Context) error {
 			cfg, err := runConfig(c)
 			if err != nil {
@@ -69,8 +70,6 @@ func behaviourFlags() []cli.Flag {
 			Usage: "take events of honeypots at this `PORT` of the services bridge"},
 		&cli.StringFlag{Name: "collector-listen", EnvVars: []string{"SENSOR_COLLECTOR_LISTEN"},
 			Usage: "take events at `ADDR:PORT` instead, at once and from any peer"},
-		&cli.StringFlag{Name: "metrics-listen", EnvVars: []string{"SENSOR_METRICS_LISTEN"},
-			Usage: "show metrics at `ADDR:PORT`/metrics to everybody who reaches it, besides the control socket"},
 		&cli.StringFlag{Name: "egress", EnvVars: []string{"EGRESS"}, Value: string(helperapi.EgressDeny),
 			Usage: "what honeypots reach by themselves: `POLICY` deny, internet or all"},
 		&cli.StringFlag{Name: "external-ip", EnvVars: []string{"EXTERNAL_IP"},
@@ -93,13 +92,18 @@ func runConfig(c *cli.Context) (app.Config, error) {
 	default:
 		return app.Config{}, fmt.Errorf("EGRESS is %.40q: want deny, internet or all", egress)
 	}
+	limits, err := serviceLimits(c)
+	if err != nil {
+		return app.Config{}, err
+	}
 	return app.Config{
 		Archive: c.String("config"), Interface: c.String("iface"),
 		StateDir: c.String("state-dir"), DeployDir: c.String("deploy-dir"),
 		HelperSocket: c.String("helper-socket"), DockerSocket: c.String("docker-socket"), ControlSocket: c.String("control-socket"),
 		PauseProgram:    c.String("pause-program"),
 		CollectorPort:   uint16(port), // #nosec G115 -- checked above
-		CollectorListen: c.String("collector-listen"), MetricsListen: c.String("metrics-listen"),
-		Egress: egress, ExternalIP: c.String("external-ip"),
+		CollectorListen: c.String("collector-listen"),
+		Egress:          egress, ExternalIP: c.String("external-ip"),
+		Limits: limits,
 	}, nil
 }

@@ -47,12 +47,12 @@ type Config struct {
 	// CollectorListen is an address with a port at which the collector listens
 	// at once and takes any peer, or "".
 	CollectorListen string
-	// MetricsListen is an address with a port that shows metrics, or "".
-	MetricsListen string
-	Egress        helperapi.Egress
+	Egress          helperapi.Egress
 	// ExternalIP is the address to report to the server, or "" for that of the
 	// interface.
 	ExternalIP string
+	// Limits bound each honeypot.
+	Limits services.Limits
 }
 
 // manager holds the parts of a running manager.
@@ -127,6 +127,7 @@ func newManager(cfg Config, setup *setup, log *zap.Logger) (*manager, error) {
 	}, engine, log.Named("images"))
 	m.services = services.New(services.Config{
 		Store: filepath.Join(cfg.StateDir, "services.json"), Interface: cfg.Interface, CollectorPort: cfg.CollectorPort,
+		Limits: cfg.Limits,
 	}, services.NewDocker(engine, log.Named("engine")), store, m.keeper, log.Named("services"))
 	m.collector = collector.New(collector.Config{AnyPeer: cfg.CollectorListen != ""}, m.spool, m.services.Identify, log.Named("collector"))
 	m.intake = &intake{server: m.collector, port: cfg.CollectorPort, fixed: cfg.CollectorListen, log: log.Named("collector")}
@@ -150,13 +151,6 @@ func (m *manager) run(ctx context.Context, control *control.Server) {
 			m.log.Error("the command line cannot reach this manager", zap.Error(err))
 		}
 	})
-	if m.cfg.MetricsListen != "" {
-		parts.Go(func() {
-			if err := control.ServeMetrics(ctx, m.cfg.MetricsListen); err != nil {
-				m.log.Error("nobody can ask for metrics by TCP", zap.Error(err))
-			}
-		})
-	}
 	parts.Go(func() { m.keeper.run(ctx, m.services.Reconnect) })
 	parts.Go(func() { m.intake.run(ctx, m.keeper) })
 	parts.Go(func() { m.services.Run(ctx) })
