@@ -70,6 +70,8 @@ func behaviourFlags() []cli.Flag {
 			Usage: "take events of honeypots at this `PORT` of the services bridge"},
 		&cli.StringFlag{Name: "collector-listen", EnvVars: []string{"SENSOR_COLLECTOR_LISTEN"},
 			Usage: "take events at `ADDR:PORT` instead, at once and from any peer"},
+		&cli.StringFlag{Name: "metrics-listen", EnvVars: []string{"SENSOR_METRICS_LISTEN"},
+			Usage: "show metrics at `ADDR:PORT`/metrics to everybody who reaches it, besides the control socket"},
 		&cli.StringFlag{Name: "egress", EnvVars: []string{"EGRESS"}, Value: string(helperapi.EgressDeny),
 			Usage: "what honeypots reach by themselves: `POLICY` deny, internet or all"},
 		&cli.StringFlag{Name: "external-ip", EnvVars: []string{"EXTERNAL_IP"},
@@ -102,8 +104,8 @@ func runConfig(c *cli.Context) (app.Config, error) {
 		HelperSocket: c.String("helper-socket"), DockerSocket: c.String("docker-socket"), ControlSocket: c.String("control-socket"),
 		PauseProgram:    c.String("pause-program"),
 		CollectorPort:   uint16(port), // #nosec G115 -- checked above
-		CollectorListen: c.String("collector-listen"),
-		Egress:          egress, ExternalIP: c.String("external-ip"),
+		CollectorListen: c.String("collector-listen"), MetricsListen: c.String("metrics-listen"),
+		Egress: egress, ExternalIP: c.String("external-ip"),
 		Limits: limits,
 	}, nil
 }

@@ -47,7 +47,9 @@ type Config struct {
 	// CollectorListen is an address with a port at which the collector listens
 	// at once and takes any peer, or "".
 	CollectorListen string
-	Egress          helperapi.Egress
+	// MetricsListen is an address with a port that shows metrics, or "".
+	MetricsListen string
+	Egress        helperapi.Egress
 	// ExternalIP is the address to report to the server, or "" for that of the
 	// interface.
 	ExternalIP string
@@ -151,6 +153,13 @@ func (m *manager) run(ctx context.Context, control *control.Server) {
 			m.log.Error("the command line cannot reach this manager", zap.Error(err))
 		}
 	})
+	if m.cfg.MetricsListen != "" {
+		parts.Go(func() {
+			if err := control.ServeMetrics(ctx, m.cfg.MetricsListen); err != nil {
+				m.log.Error("nobody can ask for metrics by TCP", zap.Error(err))
+			}
+		})
+	}
 	parts.Go(func() { m.keeper.run(ctx, m.services.Reconnect) })
 	parts.Go(func() { m.intake.run(ctx, m.keeper) })
 	parts.Go(func() { m.services.Run(ctx) })
