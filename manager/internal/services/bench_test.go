@@ -42,7 +42,9 @@ type bench struct {
 	t      *testing.T
 	images *images.Images
 	store  string
-	log    *zap.Logger
+	// push offers the test's program as an image, with its arguments.
+	push func(tag string, args ...string)
+	log  *zap.Logger
 
 	// services is what runs now; end ends it.
 	services *Services
@@ -60,13 +62,17 @@ func newBench(t *testing.T) *bench {
 	pause, honeypot := filepath.Join(dir, "pause"), filepath.Join(dir, "honeypot")
 	b.command("../../../packaging/image/pause/build.sh", pause)
 	b.command("go", "build", "-o", honeypot, "./testdata/honeypot")
-	tag, err := name.NewTag(host + "/honeypot:1")
-	if err != nil {
-		t.Fatal(err)
+	b.push = func(tag string, args ...string) {
+		t.Helper()
+		to, err := name.NewTag(host + "/" + tag)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := remote.Write(to, programImage(t, honeypot, args...), remote.WithTransport(server.Client().Transport)); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if err := remote.Write(tag, programImage(t, honeypot), remote.WithTransport(server.Client().Transport)); err != nil {
-		t.Fatal(err)
-	}
+	b.push("honeypot:1")
 	b.images = images.New(images.Config{
 		Transport: server.Client().Transport, Registry: func() string { return host }, Pause: pause,
 	}, b.Client, b.log)
@@ -82,8 +88,9 @@ func (b *bench) command(name string, args ...string) {
 	}
 }
 
-// programImage holds one program and nothing else.
-func programImage(t *testing.T, path string) v1.Image {
+// programImage holds one program and nothing else, and starts it with these
+// arguments.
+func programImage(t *testing.T, path string, args ...string) v1.Image {
 	t.Helper()
 	program, err := os.ReadFile(path)
 	if err != nil {
@@ -109,7 +116,7 @@ func programImage(t *testing.T, path string) v1.Image {
 		t.Fatal(err)
 	}
 	config = config.DeepCopy()
-	config.OS, config.Architecture, config.Config.Entrypoint = "linux", runtime.GOARCH, []string{"/honeypot"}
+	config.OS, config.Architecture, config.Config.Entrypoint = "linux", runtime.GOARCH, append([]string{"/honeypot"}, args...)
 	if img, err = mutate.ConfigFile(img, config); err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +126,7 @@ func programImage(t *testing.T, path string) v1.Image {
 // begin starts services as a start of the manager does.
 func (b *bench) begin() {
 	b.t.Helper()
-	cfg := Config{Store: b.store, Interface: "eth0", CollectorPort: 5556, Limits: Limits{Memory: 64 << 20, PIDs: 50}}
+	cfg := Config{Store: b.store, Interface: "eth0", CollectorPort: 5556, Limits: Limits{Memory: 64 << 20, PIDs: 50, Disk: 16 << 20}}
 	b.services = New(cfg, NewDocker(b.Client, b.log), b.images, newWorld(), b.log)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})

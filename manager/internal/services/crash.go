@@ -72,6 +72,15 @@ func (c *crash) launched(err error) {
 	c.count()
 }
 
+// convicted counts a container that was ended for using too much.
+func (c *crash) convicted(container *Container, reason string) {
+	if time.Since(container.Started) >= crashForgiven {
+		c.failures = 0
+	}
+	c.config, c.reason = container.Config, reason
+	c.count()
+}
+
 // failed counts a container that could not be made or started.
 func (c *crash) failed(err error) {
 	c.reason = clean(err.Error())

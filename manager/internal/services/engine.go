@@ -71,6 +71,8 @@ type Engine interface {
 	Remove(ctx context.Context, id string) error
 	// LastLine returns the end of a container's output, or "".
 	LastLine(ctx context.Context, id string) string
+	// Usage tells what a running container uses, and has printed since then.
+	Usage(ctx context.Context, id string, since time.Time) (Usage, error)
 	// Watch calls notify whenever one of our containers has started, ended or
 	// gone, until the context ends or the engine does.
 	Watch(ctx context.Context, notify func()) error

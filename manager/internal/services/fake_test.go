@@ -34,6 +34,7 @@ type world struct {
 	// mute are the images whose honeypots wait at no port.
 	mute       map[string]bool
 	unaccepted map[waiting]bool
+	usage      map[string]Usage
 
 	images   map[string]string
 	registry map[string]error
@@ -177,6 +178,15 @@ func (w *world) Rename(_ context.Context, id, name string) error {
 	delete(w.names, c.Name)
 	c.Name, w.names[name] = name, id
 	return nil
+}
+
+func (w *world) Usage(_ context.Context, id string, _ time.Time) (Usage, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.containers[id] == nil {
+		return Usage{}, errors.New("no such container")
+	}
+	return w.usage[w.containers[id].Ref], nil
 }
 
 // sockets finds somebody at every port of the honeypot in the process's network

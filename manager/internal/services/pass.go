@@ -110,6 +110,7 @@ func (p *pass) work(ctx context.Context, containers []Container) {
 	p.each(func(u *unit) { p.ensureSandbox(ctx, u, pause, err) })
 	p.connect(ctx)
 	p.each(func(u *unit) {
+		p.convict(ctx, u)
 		p.ensureHoneypot(ctx, u)
 		p.change(u)
 	})

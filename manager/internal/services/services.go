@@ -66,6 +66,8 @@ type Services struct {
 	// engineErr is why the engine does not answer, or nil.
 	engineErr error
 	gateways  []netip.Addr
+	// offences say what containers use too much of.
+	offences map[string]string
 }
 
 // New returns services that nobody has named yet, or those of the last run.
@@ -75,7 +77,7 @@ func New(cfg Config, engine Engine, images Images, network Network, log *zap.Log
 		cfg: cfg, engine: engine, images: images, log: log, wakeup: make(chan struct{}, 1),
 		connector: connector{network: network, log: log, again: cfg.Resync},
 		sockets:   func(pid int) (sockets, error) { return readSockets("/proc", pid) },
-		histories: map[string]*history{},
+		histories: map[string]*history{}, offences: map[string]string{},
 	}
 	s.fetcher = newFetcher(images, s.Wake, log)
 	if cfg.Store != "" {
@@ -177,6 +179,7 @@ func (s *Services) Run(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() { s.watch(ctx) })
+	wg.Go(func() { s.guard(ctx) })
 	defer func() {
 		cancel()
 		wg.Wait()

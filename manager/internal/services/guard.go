@@ -1,0 +1,114 @@
+package services
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+const (
+	// guardEvery is how often the use of each honeypot is looked at.
+	guardEvery = 5 * time.Second
+	// maxLogBytes bounds what a honeypot may print within guardEvery.
+	maxLogBytes = 1 << 20
+	// maxDialling bounds the connections that a honeypot began and that nobody
+	// answers: it looks for others to attack.
+	maxDialling = 256
+	// nearly is the part of its memory at which a honeypot cannot go on, in
+	// percent: from here on the kernel kills what it starts.
+	nearly = 97
+)
+
+// Usage is what a honeypot uses.
+type Usage struct {
+	// Disk is the size of what it wrote into its file system, Memory that of its
+	// own pages, without caches, both in bytes.
+	Disk, Memory int64
+	PIDs         int64
+	// LogLines and LogBytes are what it printed since the time in question;
+	// counting ends at some limit.
+	LogLines, LogBytes int
+}
+
+// excess says what the honeypot uses too much of, or "".
+func (l Limits) excess(u Usage, dialling int) string {
+	switch {
+	case u.Disk > l.Disk:
+		return fmt.Sprintf("it wrote %d MB to its file system, %d are allowed (SERVICE_DISK)", u.Disk>>20, l.Disk>>20)
+	case u.PIDs >= l.PIDs:
+		return fmt.Sprintf("it used all of its %d processes (SERVICE_PIDS)", l.PIDs)
+	case u.Memory*100 >= l.Memory*nearly:
+		return fmt.Sprintf("it used all of its %d MB of memory (SERVICE_MEMORY)", l.Memory>>20)
+	case u.LogLines > l.LogRate*int(guardEvery/time.Second) || u.LogBytes >= maxLogBytes:
+		return fmt.Sprintf("it printed more than %d lines a second (SERVICE_LOG_RATE)", l.LogRate)
+	case dialling > maxDialling:
+		return fmt.Sprintf("it tried to reach others by %d connections at a time", dialling)
+	}
+	return ""
+}
+
+// guard looks at what honeypots use until the context ends, and has those ended
+// that use more than their share.
+func (s *Services) guard(ctx context.Context) {
+	tick := time.NewTicker(guardEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		containers, err := s.engine.Containers(ctx)
+		if err != nil {
+			// The passes tell of an engine that does not answer.
+			continue
+		}
+		for _, c := range containers {
+			if c.Role == Honeypot && c.Running {
+				s.judgeUse(ctx, c)
+			}
+		}
+	}
+}
+
+func (s *Services) judgeUse(ctx context.Context, c Container) {
+	usage, err := s.engine.Usage(ctx, c.ID, time.Now().Add(-guardEvery))
+	if err != nil {
+		s.log.Debug("use of a service is unknown", zap.String("service", c.Service), zap.Error(err))
+		return
+	}
+	dialling := 0
+	if found, err := s.sockets(c.PID); err == nil && c.Network != "host" {
+		dialling = found.dialling
+	}
+	reason := s.cfg.Limits.excess(usage, dialling)
+	if reason == "" {
+		return
+	}
+	s.mu.Lock()
+	s.offences[c.ID] = reason
+	s.mu.Unlock()
+	s.Wake()
+}
+
+// convict ends the honeypot that uses more than its share, with what it wrote.
+// It is started again as after a crash.
+func (p *pass) convict(ctx context.Context, u *unit) {
+	if u.honeypot == nil {
+		return
+	}
+	p.Services.mu.Lock()
+	reason := p.offences[u.honeypot.ID]
+	delete(p.offences, u.honeypot.ID)
+	p.Services.mu.Unlock()
+	if reason == "" {
+		return
+	}
+	p.log.Warn("service uses more than its share and is ended", zap.String("service", u.ID), zap.String("reason", reason))
+	u.history.honeypot.convicted(u.honeypot, reason)
+	p.remove(ctx, u.honeypot.ID, u.ID)
+	u.honeypot = nil
+	p.due(u.history.honeypot.next)
+}

@@ -1,0 +1,40 @@
+package services
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestOffenderIsEndedAndNamed(t *testing.T) {
+	cases := map[string]struct {
+		usage Usage
+		word  string
+	}{
+		"disk":   {Usage{Disk: 257 << 20}, "it wrote 257 MB"},
+		"fork":   {Usage{PIDs: 256}, "all of its 256 processes"},
+		"memory": {Usage{Memory: 500 << 20}, "all of its 512 MB of memory"},
+		"log":    {Usage{LogLines: 1001}, "more than 200 lines a second"},
+		"bytes":  {Usage{LogBytes: maxLogBytes}, "more than 200 lines a second"},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld()
+				s, _ := begin(t, w, Config{})
+				s.SetWanted([]Wanted{ssh("1"), catchAll("2")})
+				after(2 * time.Minute)
+				wantState(t, s, "1", Running, "")
+				w.change(func() { w.usage = map[string]Usage{"cowrie:1": c.usage} })
+				after(guardEvery)
+				wantState(t, s, "1", Scheduled, c.word)
+				after(30 * time.Second)
+				wantState(t, s, "1", Failed, c.word)
+				wantState(t, s, "2", Running, "")
+				w.change(func() { w.usage = nil })
+				after(2 * time.Minute)
+				wantState(t, s, "1", Running, "")
+			})
+		})
+	}
+}
