@@ -63,6 +63,11 @@ test-host: ## the sensor deployed on a stock Debian 13 virtual machine; as root,
 	packaging/lab/vm/build.sh $(OUT)/cache/vm
 	$(GO) test -count=1 -timeout 60m -v -run '^TestHost' ./packaging/lab/...
 
+.PHONY: test-chaos
+test-chaos: ## 50 kills of the engine or the services in the middle of their work; as root, minutes
+	@$(REQUIRE) test lab
+	CHAOS_RUNS=50 $(GO) test -count=1 -timeout 30m -v -run '^TestEngineKills' ./manager/internal/services
+
 .PHONY: bench
 bench: ## benchmarks
 	@$(REQUIRE) test
