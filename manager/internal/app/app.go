@@ -124,9 +124,13 @@ func newManager(cfg Config, setup *setup, log *zap.Logger) (*manager, error) {
 	settings := setup.settings()
 	m.server = hsapi.New(hsapi.Config{}, settings)
 	m.keeper = newKeeper(m.helper(), wantedNetwork(cfg, settings), log.Named("network"))
-	store := images.New(images.Config{
+	store, err := images.New(images.Config{
 		Transport: m.server.RegistryTransport(), Registry: m.server.Registry, Pause: cfg.PauseProgram,
+		Cache: filepath.Join(cfg.StateDir, "images"),
 	}, engine, log.Named("images"))
+	if err != nil {
+		return nil, err
+	}
 	m.services = services.New(services.Config{
 		Store: filepath.Join(cfg.StateDir, "services.json"), Interface: cfg.Interface, CollectorPort: cfg.CollectorPort,
 		Limits: cfg.Limits,

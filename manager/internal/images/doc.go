@@ -3,10 +3,14 @@
 //
 // The engine has no network of its own and needs none: the manager fetches,
 // through the same trust and proxy as everything else it says to the server,
-// and hands the image over as an archive while it still arrives. Layers that
-// the engine has already are neither fetched nor handed over.
+// into a cache in the state directory, and hands the image over from there.
+// Layers that the engine has already are neither fetched nor handed over; a layer
+// that broke off goes on where it did.
 //
-// What is in the engine is the only memory: an image bears the name of its
+// The cache outlives the engine's data: after a firmware update, whose engine
+// starts with nothing, images come from it, with the server or without.
+//
+// What is in the engine is said by the engine alone: an image bears the name of its
 // service image (under services.invalid) and the digest of its manifest (under
 // manifests.invalid). No engine can ever ask a registry for names of that
 // domain (RFC 6761).
@@ -16,6 +20,8 @@
 //     and layers with addresses of their own are refused.
 //   - Sizes are checked before anything is read: manifest, configuration,
 //     number of layers, their sum, and what they unpack to.
+//   - A floor of disk space stays free, for events: nothing is fetched that would
+//     touch it, and the cache is given up when something else does.
 //   - Every byte is covered by a digest that the manifest names; what the engine
 //     made of it is compared with the image's configuration.
 //   - An image appears in the engine whole or not at all.

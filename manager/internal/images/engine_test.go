@@ -13,7 +13,6 @@ import (
 	"github.com/docker/docker/api/types/image"
 	"github.com/docker/docker/client"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
-	"go.uber.org/zap/zaptest"
 
 	"honeysens.org/dockersensor/shared/enginetest"
 	"honeysens.org/dockersensor/shared/nettest"
@@ -111,7 +110,7 @@ func runsPause(t *testing.T, engine *countingEngine) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	images := New(Config{Pause: pause}, engine, zaptest.NewLogger(t))
+	images := newImages(t, Config{Pause: pause}, engine)
 	id, err := images.Pause(t.Context())
 	if err != nil {
 		t.Fatal(err)

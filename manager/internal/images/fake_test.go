@@ -14,6 +14,7 @@ import (
 
 	cerrdefs "github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/image"
+	"github.com/docker/docker/api/types/system"
 	"github.com/docker/docker/client"
 )
 
@@ -24,6 +25,8 @@ type fakeEngine struct {
 	images map[string]*image.InspectResponse
 	inUse  map[string]bool
 	loads  []load
+	// dir is where it claims to keep its data.
+	dir string
 	// answer, when set, is what a load says instead of loading.
 	answer string
 }
@@ -107,6 +110,10 @@ func (f *fakeEngine) ImageInspect(_ context.Context, id string, _ ...client.Imag
 	copied := *img
 	copied.RepoTags = slices.Clone(img.RepoTags)
 	return copied, nil
+}
+
+func (f *fakeEngine) Info(context.Context) (system.Info, error) {
+	return system.Info{DockerRootDir: f.dir}, nil
 }
 
 func (f *fakeEngine) ImageList(context.Context, image.ListOptions) ([]image.Summary, error) {

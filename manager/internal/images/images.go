@@ -8,9 +8,11 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"time"
 
 	cerrdefs "github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/image"
+	"github.com/docker/docker/api/types/system"
 	"github.com/docker/docker/client"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"go.uber.org/zap"
@@ -23,6 +25,7 @@ type Engine interface {
 	ImageList(ctx context.Context, options image.ListOptions) ([]image.Summary, error)
 	ImageTag(ctx context.Context, source, target string) error
 	ImageRemove(ctx context.Context, id string, options image.RemoveOptions) ([]image.DeleteResponse, error)
+	Info(ctx context.Context) (system.Info, error)
 }
 
 // Config says where images come from. Zero limits take the defaults.
@@ -32,6 +35,9 @@ type Config struct {
 	// Registry returns "name:port" of the server. It is asked for each fetch,
 	// since the server can change its own address.
 	Registry func() string
+	// Cache is the directory that keeps images as they travelled. It must outlive
+	// the engine's data, or the cache is of no use; New makes it.
+	Cache string
 	// Pause is the file of the pause program.
 	Pause string
 	Limits
@@ -46,6 +52,15 @@ type Limits struct {
 	Bytes int64
 	// Unpacked is the largest sum of all layers unpacked. Default: 16 GiB.
 	Unpacked int64
+	// Cache is the largest sum of all files in the cache when no image is being
+	// fetched. Default: 4 GiB.
+	Cache int64
+	// Floor is the disk space that images leave free, in bytes, where the cache is
+	// and where the engine keeps its data. Default: 512 MiB, what the events of
+	// the longest outage take.
+	Floor int64
+	// Stall is the time within which something must arrive. Default: 2 minutes.
+	Stall time.Duration
 }
 
 func (l *Limits) setDefaults() {
@@ -58,22 +73,37 @@ func (l *Limits) setDefaults() {
 	if l.Unpacked == 0 {
 		l.Unpacked = 16 << 30
 	}
+	if l.Cache == 0 {
+		l.Cache = 4 << 30
+	}
+	if l.Floor == 0 {
+		l.Floor = 512 << 20
+	}
+	if l.Stall == 0 {
+		l.Stall = 2 * time.Minute
+	}
 }
 
 // Images keeps the images of services in an engine.
 type Images struct {
 	cfg    Config
 	engine Engine
+	cache  *cache
 	log    *zap.Logger
 	// loading is held for reading while an image is made, and for writing while
 	// unneeded ones are removed: a load relies on the layers that it leaves out.
 	loading sync.RWMutex
 }
 
-// New returns the keeper of the engine's images.
-func New(cfg Config, engine Engine, log *zap.Logger) *Images {
+// New returns the keeper of the engine's images. What the cache has is used
+// from then on.
+func New(cfg Config, engine Engine, log *zap.Logger) (*Images, error) {
 	cfg.setDefaults()
-	return &Images{cfg: cfg, engine: engine, log: log}
+	cache, err := openCache(cfg.Cache, cfg.Limits, log)
+	if err != nil {
+		return nil, err
+	}
+	return &Images{cfg: cfg, engine: engine, cache: cache, log: log}, nil
 }
 
 // ErrAbsent is the error for an image that the engine does not have.
@@ -99,11 +129,17 @@ func (i *Images) Present(ctx context.Context, uri string) (id, digest string, er
 
 // Ensure sees to it that the engine has the newest image "repo:tag" of the
 // registry, and returns what Present does. When the registry cannot be reached
-// or refuses, the image that the engine has is good enough. Progress is told in
-// bytes of the layers; it may be nil.
+// or refuses, the image that the engine or the cache has is good enough.
+// Progress is told in bytes of the layers; it may be nil.
 func (i *Images) Ensure(ctx context.Context, uri string, progress func(done, total int64)) (id, digest string, err error) {
 	fetchErr := i.fetch(ctx, uri, progress)
 	id, digest, err = i.Present(ctx, uri)
+	if errors.Is(fetchErr, errUnknown) && errors.Is(err, ErrAbsent) && ctx.Err() == nil {
+		if err := i.restore(ctx, uri); err != nil {
+			i.log.Debug("image cannot be had from the cache", zap.String("image", uri), zap.Error(err))
+		}
+		id, digest, err = i.Present(ctx, uri)
+	}
 	switch {
 	case fetchErr == nil || ctx.Err() != nil:
 		return id, digest, errors.Join(err, ctx.Err())
@@ -114,42 +150,6 @@ func (i *Images) Ensure(ctx context.Context, uri string, progress func(done, tot
 		return "", "", fetchErr
 	}
 	return "", "", errors.Join(fetchErr, err)
-}
-
-// fetch brings the registry's image into the engine, unless it is there.
-func (i *Images) fetch(ctx context.Context, uri string, progress func(done, total int64)) error {
-	r, err := parse(uri)
-	if err != nil {
-		return err
-	}
-	registry := i.cfg.Registry()
-	wrap := func(err error) error {
-		return fmt.Errorf("image %s cannot be fetched from %s: %w", uri, registry, err)
-	}
-	watch, stop := newStallWatch(ctx)
-	defer stop()
-	img, digest, err := i.resolve(watch.ctx, registry, r)
-	if err != nil {
-		return wrap(watch.explain(err))
-	}
-	i.loading.RLock()
-	defer i.loading.RUnlock()
-	known, err := i.adopt(ctx, r, digest)
-	if err != nil || known {
-		return err
-	}
-	i.log.Info("image is fetched", zap.String("image", uri), zap.String("digest", digest.String()))
-	tags := []string{r.local(), manifestTag(digest)}
-	err = i.load(watch.ctx, img, tags, func(done, total int64) {
-		watch.moved(done, total)
-		if progress != nil {
-			progress(done, total)
-		}
-	})
-	if err != nil {
-		return wrap(watch.explain(err))
-	}
-	return nil
 }
 
 // adopt gives the image with that manifest its name, if the engine has one.
@@ -172,7 +172,8 @@ func (i *Images) adopt(ctx context.Context, r ref, digest v1.Hash) (bool, error)
 	return true, nil
 }
 
-// Prune removes all images of services but those that are named. One that a
+// Prune removes all images of services but those that are named, from the engine
+// and from the cache; when the disk is nearly full, from the cache all. One that a
 // container still uses stays until the next time; while an image is fetched, all
 // stay.
 func (i *Images) Prune(ctx context.Context, keep []string) error {
@@ -186,11 +187,12 @@ func (i *Images) Prune(ctx context.Context, keep []string) error {
 			wanted[r.local()] = true
 		}
 	}
+	errs := []error{i.cache.sweep(func(uri string) bool { return wanted[services+uri] })}
+	i.cache.relieve()
 	list, err := i.engine.ImageList(ctx, image.ListOptions{})
 	if err != nil {
-		return fmt.Errorf("list images: %w", err)
+		return errors.Join(append(errs, fmt.Errorf("list images: %w", err))...)
 	}
-	var errs []error
 	for _, found := range list {
 		errs = append(errs, i.pruneOne(ctx, found, wanted))
 	}

@@ -21,8 +21,12 @@ const maxLoadAnswer = 4 << 20
 
 // load hands the image over to the engine. Layers at the bottom that another
 // image of the engine has are left out; when the engine does not accept that,
-// it gets them all.
-func (i *Images) load(ctx context.Context, img v1.Image, tags []string, progress func(done, total int64)) error {
+// it gets them all. Before layers are read, bring is asked to see to them.
+func (i *Images) load(ctx context.Context, img v1.Image, tags []string, bring func([]v1.Descriptor) error) error {
+	manifest, err := img.Manifest()
+	if err != nil {
+		return fmt.Errorf("read the manifest: %w", err)
+	}
 	config, err := img.ConfigFile()
 	if err != nil {
 		return fmt.Errorf("read the configuration: %w", err)
@@ -31,10 +35,16 @@ func (i *Images) load(ctx context.Context, img v1.Image, tags []string, progress
 	if err != nil {
 		return err
 	}
-	err = i.loadFrom(ctx, img, skip, tags, progress)
+	if err := bring(manifest.Layers[skip:]); err != nil {
+		return err
+	}
+	err = i.loadFrom(ctx, img, skip, tags)
 	if err != nil && skip > 0 && ctx.Err() == nil {
 		i.log.Debug("engine did not accept the image without its present layers", zap.Int("left_out", skip), zap.Error(err))
-		err = i.loadFrom(ctx, img, 0, tags, progress)
+		if err := bring(manifest.Layers); err != nil {
+			return err
+		}
+		err = i.loadFrom(ctx, img, 0, tags)
 	}
 	if err != nil {
 		return err
@@ -72,16 +82,20 @@ func commonPrefix(want []v1.Hash, have []string) int {
 
 // loadFrom streams the archive of the image, without its first skip layers,
 // into the engine.
-func (i *Images) loadFrom(ctx context.Context, img v1.Image, skip int, tags []string, progress func(done, total int64)) error {
+func (i *Images) loadFrom(ctx context.Context, img v1.Image, skip int, tags []string) error {
+	unpacked, err := i.engineRoom(ctx, img, skip)
+	if err != nil {
+		return err
+	}
 	reader, writer := io.Pipe()
 	written := make(chan error, 1)
 	go func() {
-		archive := archive{out: tar.NewWriter(writer), unpacked: i.cfg.Unpacked, progress: progress}
+		archive := archive{out: tar.NewWriter(writer), unpacked: unpacked}
 		err := archive.write(img, skip, tags)
 		_ = writer.CloseWithError(err)
 		written <- err
 	}()
-	err := i.post(ctx, reader)
+	err = i.post(ctx, reader)
 	// Should the engine have stopped reading, the writer must not wait for it.
 	_ = reader.CloseWithError(errReaderGone)
 	if writeErr := <-written; writeErr != nil && !errors.Is(writeErr, errReaderGone) {
@@ -142,11 +156,9 @@ func (i *Images) verify(ctx context.Context, tag string, want []v1.Hash) error {
 
 // archive writes an image as docker load reads it.
 type archive struct {
-	out      *tar.Writer
+	out *tar.Writer
+	// unpacked is what the layers to come may unpack to, in bytes.
 	unpacked int64
-	progress func(done, total int64)
-
-	done, total int64
 }
 
 // manifestEntry is one image in manifest.json.
@@ -169,9 +181,6 @@ func (a *archive) write(img v1.Image, skip int, tags []string) error {
 	if err := a.file(entry.Config, int64(len(config)), bytes.NewReader(config)); err != nil {
 		return err
 	}
-	if err := a.measure(layers[skip:]); err != nil {
-		return err
-	}
 	for n, layer := range layers {
 		name := fmt.Sprintf("layer%d", n+1)
 		entry.Layers = append(entry.Layers, name)
@@ -192,18 +201,7 @@ func (a *archive) write(img v1.Image, skip int, tags []string) error {
 	return a.out.Close()
 }
 
-func (a *archive) measure(layers []v1.Layer) error {
-	for n, layer := range layers {
-		size, err := layer.Size()
-		if err != nil {
-			return fmt.Errorf("size of layer %d: %w", n+1, err)
-		}
-		a.total += size
-	}
-	return nil
-}
-
-// layer copies a layer as it arrives, while its unpacked size is counted.
+// layer copies a layer, while its unpacked size is counted.
 func (a *archive) layer(name string, layer v1.Layer) error {
 	size, err := layer.Size()
 	if err != nil {
@@ -215,7 +213,7 @@ func (a *archive) layer(name string, layer v1.Layer) error {
 	}
 	defer compressed.Close()
 	meter := newMeter(a.unpacked)
-	err = a.file(name, size, io.TeeReader(&progressReader{a, compressed}, meter))
+	err = a.file(name, size, io.TeeReader(compressed, meter))
 	unpacked, meterErr := meter.finish()
 	a.unpacked -= unpacked
 	if err != nil && !errors.Is(err, errMeterEnded) {
@@ -231,17 +229,4 @@ func (a *archive) file(name string, size int64, content io.Reader) error {
 	}
 	_, err := io.Copy(a.out, content)
 	return err
-}
-
-// progressReader tells of every byte that arrives.
-type progressReader struct {
-	archive *archive
-	io.Reader
-}
-
-func (p *progressReader) Read(buf []byte) (int, error) {
-	n, err := p.Reader.Read(buf)
-	p.archive.done += int64(n)
-	p.archive.progress(p.archive.done, p.archive.total)
-	return n, err
 }

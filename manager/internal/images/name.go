@@ -45,6 +45,9 @@ func parse(uri string) (ref, error) {
 // local is the image's name in the engine.
 func (r ref) local() string { return services + r.uri }
 
+// repository is the name without its tag.
+func (r ref) repository() string { return r.uri[:strings.LastIndexByte(r.uri, ':')] }
+
 // manifestTag is the name by which an image is known whose manifest has the
 // digest.
 func manifestTag(digest v1.Hash) string { return manifests + digest.Hex }

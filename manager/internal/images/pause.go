@@ -40,7 +40,7 @@ func (i *Images) Pause(ctx context.Context) (string, error) {
 	defer i.loading.RUnlock()
 	found, err := i.engine.ImageInspect(ctx, tag)
 	if cerrdefs.IsNotFound(err) {
-		if err := i.load(ctx, img, []string{tag}, func(int64, int64) {}); err != nil {
+		if err := i.load(ctx, img, []string{tag}, func([]v1.Descriptor) error { return nil }); err != nil {
 			return "", fmt.Errorf("image of the pause program: %w", err)
 		}
 		i.prunePause(ctx, tag)

@@ -5,8 +5,8 @@ import (
 	"path/filepath"
 	"testing"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
-	"go.uber.org/zap/zaptest"
 )
 
 func TestPruneSparesOthersAndTheUsed(t *testing.T) {
@@ -22,7 +22,7 @@ func TestPruneSparesOthersAndTheUsed(t *testing.T) {
 		ids[uri] = id
 	}
 	other := testImage(t, empty.Image, randomLayer(t))
-	if err := images.load(t.Context(), other, []string{"registry.example/other:1"}, func(int64, int64) {}); err != nil {
+	if err := images.load(t.Context(), other, []string{"registry.example/other:1"}, func([]v1.Descriptor) error { return nil }); err != nil {
 		t.Fatal(err)
 	}
 	engine.inUse[ids["used:1"]] = true
@@ -49,7 +49,7 @@ func TestPruneSparesOthersAndTheUsed(t *testing.T) {
 func TestPauseReplacesItsOldProgram(t *testing.T) {
 	engine := newFakeEngine()
 	path := filepath.Join(t.TempDir(), "pause")
-	images := New(Config{Pause: path}, engine, zaptest.NewLogger(t))
+	images := newImages(t, Config{Pause: path}, engine)
 	make := func(content string) string {
 		t.Helper()
 		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {

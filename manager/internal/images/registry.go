@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"runtime"
 
@@ -14,9 +15,13 @@ import (
 )
 
 // maxConfig is the largest configuration of an image, in bytes. Those of
-// existing services have some ten thousand. The client itself limits manifests
-// to a few megabytes.
+// existing services have some ten thousand.
 const maxConfig = 1 << 20
+
+// maxManifest is the largest manifest, in bytes: what registries have to take
+// (OCI distribution specification 1.1). It bounds all answers that are read into
+// memory; the client itself would read 100 MiB.
+const maxManifest = 4 << 20
 
 // resolve asks the registry for the image, and checks what it says about it.
 // Layers are not fetched yet.
@@ -27,7 +32,7 @@ func (i *Images) resolve(ctx context.Context, registry string, r ref) (v1.Image,
 	}
 	img, err := remote.Image(tag,
 		remote.WithContext(ctx),
-		remote.WithTransport(onlyRegistry{host: registry, next: i.cfg.Transport}),
+		remote.WithTransport(bounded{onlyRegistry{host: registry, next: i.cfg.Transport}}),
 		remote.WithPlatform(v1.Platform{OS: "linux", Architecture: runtime.GOARCH}),
 	)
 	if err != nil {
@@ -40,7 +45,7 @@ func (i *Images) resolve(ctx context.Context, registry string, r ref) (v1.Image,
 	if err != nil {
 		return nil, v1.Hash{}, err
 	}
-	if digest.Algorithm != "sha256" {
+	if !usable(digest) {
 		return nil, v1.Hash{}, fmt.Errorf("digest %s: want one of sha256", digest)
 	}
 	return img, digest, nil
@@ -60,6 +65,9 @@ func (i *Images) check(img v1.Image) error {
 	if err != nil {
 		return fmt.Errorf("read the manifest: %w", err)
 	}
+	if !manifest.MediaType.IsImage() || !manifest.Config.MediaType.IsConfig() {
+		return fmt.Errorf("it is %.100q with a configuration of %.100q: want an image", manifest.MediaType, manifest.Config.MediaType)
+	}
 	if size := manifest.Config.Size; size <= 0 || size > maxConfig {
 		return fmt.Errorf("configuration of %d bytes: at most %d", size, maxConfig)
 	}
@@ -71,6 +79,9 @@ func (i *Images) check(img v1.Image) error {
 		// The bound on one keeps the sum from overflowing.
 		if layer.Size < 0 || layer.Size > i.cfg.Bytes {
 			return fmt.Errorf("layer %d of %d bytes: at most %d", n+1, layer.Size, i.cfg.Bytes)
+		}
+		if !usable(layer.Digest) {
+			return fmt.Errorf("layer %d has the digest %.100q: want one of sha256", n+1, layer.Digest)
 		}
 		if len(layer.URLs) > 0 || !layer.MediaType.IsDistributable() {
 			return fmt.Errorf("layer %d is said to be elsewhere: only the server's own are fetched", n+1)
@@ -98,6 +109,9 @@ func checkConfig(img v1.Image, layers int) error {
 	return nil
 }
 
+// errRefused is the error for what the registry asks for and does not get.
+var errRefused = errors.New("refused")
+
 // onlyRegistry keeps the client with the registry, whatever that answers: no
 // redirect, no token service elsewhere, no plain HTTP (which the client takes
 // for names such as localhost).
@@ -108,10 +122,10 @@ type onlyRegistry struct {
 
 func (o onlyRegistry) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.URL.Host != o.host {
-		return nil, fmt.Errorf("refused to ask %.100q for a part of the image", req.URL.Host)
+		return nil, fmt.Errorf("%w to ask %.100q for a part of the image", errRefused, req.URL.Host)
 	}
 	if req.Method != http.MethodGet && req.Method != http.MethodHead {
-		return nil, fmt.Errorf("refused to %s to the registry", req.Method)
+		return nil, fmt.Errorf("%w to %s to the registry", errRefused, req.Method)
 	}
 	secure := req.Clone(req.Context())
 	secure.URL.Scheme = "https"
@@ -120,7 +134,35 @@ func (o onlyRegistry) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	if resp.StatusCode >= 300 && resp.StatusCode < 400 {
-		return nil, errors.Join(fmt.Errorf("refused to follow a redirect (status %d)", resp.StatusCode), resp.Body.Close())
+		return nil, errors.Join(fmt.Errorf("%w to follow a redirect (status %d)", errRefused, resp.StatusCode), resp.Body.Close())
 	}
 	return resp, nil
+}
+
+// bounded bounds what is read into memory.
+type bounded struct{ next http.RoundTripper }
+
+func (b bounded) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := b.next.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	resp.Body = &boundedBody{ReadCloser: resp.Body, left: maxManifest}
+	return resp, nil
+}
+
+// boundedBody ends with an error where http.MaxBytesReader would, too, but that
+// one speaks of requests.
+type boundedBody struct {
+	io.ReadCloser
+	left int64
+}
+
+func (b *boundedBody) Read(buf []byte) (int, error) {
+	if b.left <= 0 {
+		return 0, fmt.Errorf("answer of more than %d bytes", maxManifest)
+	}
+	n, err := b.ReadCloser.Read(buf[:min(int64(len(buf)), b.left)])
+	b.left -= int64(n)
+	return n, err
 }

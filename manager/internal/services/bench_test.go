@@ -73,9 +73,14 @@ func newBench(t *testing.T) *bench {
 		}
 	}
 	b.push("honeypot:1")
-	b.images = images.New(images.Config{
+	var err error
+	b.images, err = images.New(images.Config{
 		Transport: server.Client().Transport, Registry: func() string { return host }, Pause: pause,
+		Cache: filepath.Join(dir, "images"),
 	}, b.Client, b.log)
+	if err != nil {
+		t.Fatal(err)
+	}
 	return b
 }
 
