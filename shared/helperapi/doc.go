@@ -4,6 +4,8 @@
 //	PUT /v1/network  Network in, Observed out: the whole wanted state, idempotent,
 //	                 all or nothing. On an error the state before stays in force.
 //	GET /v1/network  Observed out.
+//	DELETE /v1/network  Observed out: everything but the interface is taken back,
+//	                 for another sensor on this host. PUT takes it again.
 //	GET /v1/health   Health out.
 //
 // An answer other than 200 carries an Error. The helper decodes strictly:

@@ -36,6 +36,8 @@ type Network interface {
 	// Apply puts the wanted state in force, all or nothing.
 	Apply(ctx context.Context, want helperapi.Network) (helperapi.Observed, error)
 	Observe(ctx context.Context) (helperapi.Observed, error)
+	// Release lets go of everything but the interface.
+	Release(ctx context.Context) (helperapi.Observed, error)
 }
 
 // Config says who may do what.
@@ -127,6 +129,7 @@ func (s *Server) routes() []route {
 	return []route{
 		{http.MethodPut, helperapi.PathNetwork, true, s.putNetwork},
 		{http.MethodGet, helperapi.PathNetwork, false, s.getNetwork},
+		{http.MethodDelete, helperapi.PathNetwork, true, s.deleteNetwork},
 		{http.MethodGet, helperapi.PathHealth, false, s.getHealth},
 	}
 }

@@ -39,6 +39,10 @@ func (f *fakeNetwork) Apply(ctx context.Context, _ helperapi.Network) (helperapi
 	return helperapi.Observed{Applied: true}, nil
 }
 
+func (f *fakeNetwork) Release(context.Context) (helperapi.Observed, error) {
+	return helperapi.Observed{}, nil
+}
+
 func (f *fakeNetwork) Observe(context.Context) (helperapi.Observed, error) {
 	return helperapi.Observed{Applied: true}, nil
 }
@@ -120,7 +124,7 @@ func TestHostileRequests(t *testing.T) {
 		"huge":              {"PUT", "/v1/network", `{"egress":"` + strings.Repeat("a", helperapi.MaxBody) + `"}`, 400, helperapi.KindInvalid},
 		"deep":              {"PUT", "/v1/network", strings.Repeat("[", 100_000), 400, helperapi.KindInvalid},
 		"wrong method":      {"POST", "/v1/network", good, 400, helperapi.KindInvalid},
-		"delete":            {"DELETE", "/v1/network", "", 400, helperapi.KindInvalid},
+		"delete":            {"DELETE", "/v1/health", "", 400, helperapi.KindInvalid},
 		"unknown path":      {"GET", "/v1/rules", "", 400, helperapi.KindInvalid},
 		"root path":         {"GET", "/", "", 400, helperapi.KindInvalid},
 		"method of its own": {"FLUSH", "/v1/network", "", 400, helperapi.KindInvalid},
@@ -192,7 +196,7 @@ func TestRights(t *testing.T) {
 	for _, r := range s.routes() {
 		writes[r.method] = writes[r.method] || r.write
 	}
-	if writes["GET"] || !writes["PUT"] {
+	if writes["GET"] || !writes["PUT"] || !writes["DELETE"] {
 		t.Errorf("rights of methods: %v", writes)
 	}
 }
