@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/urfave/cli/v2"
 	"go.uber.org/zap"
@@ -76,10 +77,19 @@ func behaviourFlags() []cli.Flag {
 			Usage: "what honeypots reach by themselves: `POLICY` deny, internet or all"},
 		&cli.StringFlag{Name: "external-ip", EnvVars: []string{"EXTERNAL_IP"},
 			Usage: "report this `ADDRESS` to the server instead of the interface's"},
+		&cli.StringFlag{Name: "prev-prefix", EnvVars: []string{"PREV_PREFIX"},
+			Usage: "compose `PROJECT` that this sensor replaces; set by updates"},
+		&cli.Int64Flag{Name: "update-rate", EnvVars: []string{"UPDATE_RATE"},
+			Usage: "fetch firmware with at most `N` KiB a second; 0 for as fast as it comes"},
+		&cli.DurationFlag{Name: "update-time", EnvVars: []string{"UPDATE_TIME"}, Value: 10 * time.Minute,
+			Usage: "`TIME` that a new revision has to get ready, and again to prove itself"},
 		&cli.BoolFlag{Name: "dev", EnvVars: []string{"DEV_MODE"},
 			Usage: "development sensor: log at debug"},
 	}
 }
+
+// maxRate is the fastest line that a limit makes sense for, in KiB a second.
+const maxRate = 10 << 20
 
 func runConfig(c *cli.Context) (app.Config, error) {
 	port := c.Int("collector-port")
@@ -98,10 +108,16 @@ func runConfig(c *cli.Context) (app.Config, error) {
 	if err != nil {
 		return app.Config{}, err
 	}
+	rate := c.Int64("update-rate")
+	if rate < 0 || rate > maxRate || c.Duration("update-time") < time.Minute/2 {
+		return app.Config{}, fmt.Errorf("UPDATE_RATE is %d and UPDATE_TIME %s: want KiB a second up to %d, and half a minute at least", rate, c.Duration("update-time"), maxRate)
+	}
 	return app.Config{
 		Archive: c.String("config"), Interface: c.String("iface"),
 		StateDir: c.String("state-dir"), DeployDir: c.String("deploy-dir"),
 		HelperSocket: c.String("helper-socket"), DockerSocket: c.String("docker-socket"), ControlSocket: c.String("control-socket"),
+		HostDockerSocket: c.String("host-docker-socket"), Previous: c.String("prev-prefix"),
+		UpdateRate: rate << 10, UpdateTime: c.Duration("update-time"),
 		PauseProgram:    c.String("pause-program"),
 		CollectorPort:   uint16(port), // #nosec G115 -- checked above
 		CollectorListen: c.String("collector-listen"), MetricsListen: c.String("metrics-listen"),

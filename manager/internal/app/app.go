@@ -4,7 +4,6 @@ package app
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path/filepath"
 	"runtime"
@@ -23,6 +22,7 @@ import (
 	"honeysens.org/dockersensor/manager/internal/poller"
 	"honeysens.org/dockersensor/manager/internal/services"
 	"honeysens.org/dockersensor/manager/internal/spool"
+	"honeysens.org/dockersensor/manager/internal/update"
 	"honeysens.org/dockersensor/manager/internal/uploader"
 	"honeysens.org/dockersensor/shared/helperapi"
 	"honeysens.org/dockersensor/shared/version"
@@ -40,6 +40,14 @@ type Config struct {
 	DeployDir string
 	// The sockets of helper and nested engine, and the one of this manager.
 	HelperSocket, DockerSocket, ControlSocket string
+	// HostDockerSocket is that of the host's engine, for updates.
+	HostDockerSocket string
+	// Previous is the compose project that this sensor replaces, or "".
+	Previous string
+	// UpdateRate limits the download of firmware, in bytes a second; 0 for none.
+	UpdateRate int64
+	// UpdateTime is how long a new revision has to get ready, and to prove itself.
+	UpdateTime time.Duration
 	// PauseProgram is the file of the program that sandboxes run.
 	PauseProgram string
 	// CollectorPort is where honeypots report, at the services' gateway.
@@ -72,6 +80,8 @@ type manager struct {
 	intake    *intake
 	uploader  *uploader.Uploader
 	poller    *poller.Poller
+	agent     *update.Agent
+	ground    ground
 	// stop ends the manager, with the reason.
 	stop context.CancelCauseFunc
 
@@ -88,26 +98,25 @@ func Run(ctx context.Context, cfg Config, level zap.AtomicLevel, log *zap.Logger
 	if err != nil {
 		return err
 	}
-	if err := confine(cfg, setup, log); err != nil {
-		return err
-	}
-	m, err := newManager(cfg, setup, log)
+	host, err := update.NewHost(cfg.HostDockerSocket)
 	if err != nil {
 		return err
 	}
-	ctx, m.stop = context.WithCancelCause(ctx)
-	defer m.stop(nil)
-	log.Info("manager starts", zap.String("version", version.Revision), zap.String("sensor", setup.settings().Sensor.Hostname),
-		zap.String("server", m.server.Address()), zap.String("interface", cfg.Interface))
-	m.run(ctx, control.NewServer(m, level, log.Named("control")))
-	m.server.Close()
-	if err := m.spool.Close(); err != nil {
-		return fmt.Errorf("stop: %w", err)
+	defer func() { _ = host.Close() }()
+	t := &turns{cfg: cfg, level: level, log: log, host: host, setup: setup, journal: update.NewJournal(filepath.Join(cfg.StateDir, "update"))}
+	mine, side, r := update.NewTurn(t.journal, host, cfg.Previous, log.Named("update")).Mine(ctx)
+	if t.fresh = mine; mine {
+		setup.resume(settingsJournal(cfg), time.Now())
 	}
-	log.Info("manager ends")
-	if err := context.Cause(ctx); errors.Is(err, errNewPorts) {
+	if err := confine(cfg, setup, log); err != nil {
 		return err
 	}
+	log.Info("manager starts", zap.String("version", version.Revision), zap.String("sensor", setup.settings().Sensor.Hostname),
+		zap.String("interface", cfg.Interface))
+	if err := t.run(ctx, mine, side, r); err != nil {
+		return err
+	}
+	log.Info("manager ends")
 	return nil
 }
 
@@ -131,10 +140,15 @@ func newManager(cfg Config, setup *setup, log *zap.Logger) (*manager, error) {
 	if err != nil {
 		return nil, err
 	}
+	docker := services.NewDocker(engine, log.Named("engine"))
 	m.services = services.New(services.Config{
 		Store: filepath.Join(cfg.StateDir, "services.json"), Interface: cfg.Interface, CollectorPort: cfg.CollectorPort,
 		Limits: cfg.Limits,
-	}, services.NewDocker(engine, log.Named("engine")), store, m.keeper, log.Named("services"))
+	}, docker, store, m.keeper, log.Named("services"))
+	m.ground = ground{engine: docker, log: log.Named("update")}
+	if cfg.Interface != "" {
+		m.ground.helper = network.New(network.Config{Socket: cfg.HelperSocket}, log.Named("helper"))
+	}
 	m.collector = collector.New(collector.Config{AnyPeer: cfg.CollectorListen != ""}, m.spool, m.services.Identify, log.Named("collector"))
 	m.intake = &intake{server: m.collector, port: cfg.CollectorPort, fixed: cfg.CollectorListen, log: log.Named("collector")}
 	m.poller = poller.New(poller.Config{Interval: settings.Server.Interval}, m.server, m, m, log.Named("poller"))
@@ -164,14 +178,20 @@ func (m *manager) run(ctx context.Context, control *control.Server) {
 			}
 		})
 	}
-	parts.Go(func() { m.keeper.run(ctx, m.services.Reconnect) })
+	// What is in front of the collector can end before it.
+	var front sync.WaitGroup
+	inFront, stopFront := context.WithCancel(ctx)
+	defer stopFront()
+	front.Go(func() { m.keeper.run(inFront, m.services.Reconnect) })
+	front.Go(func() { m.services.Run(inFront) })
 	parts.Go(func() { m.intake.run(ctx, m.keeper) })
-	parts.Go(func() { m.services.Run(ctx) })
+	parts.Go(func() { m.runAgent(ctx, &front, stopFront) })
 	parts.Go(func() { m.uploader.Run(ctx) })
 	parts.Go(func() { m.poller.Run(ctx) })
 	parts.Go(func() { m.tellChanges(ctx) })
 	parts.Go(func() { m.watchTrials(ctx) })
 	parts.Wait()
+	front.Wait()
 }
 
 // wantedNetwork is the network without its services.

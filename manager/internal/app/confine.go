@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"time"
 
 	"go.uber.org/zap"
 
@@ -43,7 +42,6 @@ func confine(cfg Config, setup *setup, log *zap.Logger) error {
 	if err != nil {
 		return err
 	}
-	setup.resume(journal(filepath.Join(cfg.StateDir, "settings.journal")), time.Now())
 	connect := setup.allowPorts()
 	log.Debug("process is confined", zap.Strings("writable", writable), zap.Uint16s("listens", bind), zap.Uint16s("connects", connect))
 	return sandbox.Enter(sandbox.Config{Writable: writable, Readable: []string{cfg.PauseProgram}, Bind: bind, Connect: connect})

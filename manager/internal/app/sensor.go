@@ -25,7 +25,11 @@ func (m *manager) PollStatus(context.Context) hsapi.Status {
 		// A connection from before proves nothing.
 		m.server.Close()
 	}
-	status := hsapi.Status{State: hsapi.StateRunning, IP: m.source(), Version: version.Revision, Known: m.setup.fingerprints()}
+	state := hsapi.StateRunning
+	if m.agent.Updating() {
+		state = hsapi.StateUpdating
+	}
+	status := hsapi.Status{State: state, IP: m.source(), Version: version.Revision, Known: m.setup.fingerprints()}
 	var errMemory, errDisk error
 	status.FreeMemory, errMemory = freeMemory()
 	status.DiskUsage, status.DiskTotal, errDisk = disk(m.cfg.StateDir)
@@ -53,6 +57,7 @@ func (m *manager) Take(ctx context.Context, wanted *hsapi.Wanted) {
 		m.adopt()
 	}
 	m.services.SetWanted(wantedServices(wanted.Services))
+	m.offer(wanted.Firmware)
 }
 
 // wantedServices translates; what a service with raw network access has no use

@@ -18,6 +18,7 @@ func (m *manager) Status(context.Context) control.Status {
 		Hostname: settings.Sensor.Hostname, SensorID: settings.Sensor.ID,
 		Server:    m.serverState(),
 		Settings:  m.setup.state(),
+		Update:    m.updateState(),
 		Network:   m.networkState(),
 		Collector: m.collectorState(),
 		Events:    m.eventsState(),

@@ -43,6 +43,8 @@ type Sensor interface {
 	Events(ctx context.Context) (EventList, error)
 	// RetryEvents returns how many events go to the server again.
 	RetryEvents(ctx context.Context, retry Retry) (int, error)
+	// OrderUpdate does what the operator wants of updates.
+	OrderUpdate(order UpdateOrder) error
 }
 
 // Server answers the command line.
@@ -91,6 +93,7 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("PUT "+pathLogLevel, s.logLevel)
 	mux.HandleFunc("GET "+pathEvents, s.events)
 	mux.HandleFunc("POST "+pathRetry, s.retry)
+	mux.HandleFunc("POST "+pathUpdate, s.update)
 	mux.HandleFunc("POST "+pathPoll, func(http.ResponseWriter, *http.Request) { s.sensor.Poll() })
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		peer, ok := unixsock.PeerFrom(r.Context())

@@ -32,6 +32,8 @@ func (f *fixed) Poll()                         { f.polls.Add(1) }
 
 func (f *fixed) Events(context.Context) (EventList, error) { return f.events, f.err }
 
+func (f *fixed) OrderUpdate(UpdateOrder) error { return nil }
+
 func (f *fixed) RetryEvents(_ context.Context, retry Retry) (int, error) {
 	f.retry = retry
 	return len(retry.IDs), f.err

@@ -20,6 +20,7 @@ type Status struct {
 
 	Server    ServerState    `json:"server"`
 	Settings  SettingsState  `json:"settings,omitzero"`
+	Update    UpdateState    `json:"update,omitzero"`
 	Network   NetworkState   `json:"network"`
 	Engine    EngineState    `json:"engine"`
 	Collector CollectorState `json:"collector"`
@@ -98,7 +99,7 @@ func (s *Status) Healthy() bool {
 			return false
 		}
 	}
-	return s.Server.Error == "" && s.Settings.State != "refused" && s.Network.Error == "" && s.Engine.Error == "" &&
+	return s.Server.Error == "" && s.Settings.State != "refused" && s.Update.Refused == "" && s.Network.Error == "" && s.Engine.Error == "" &&
 		s.Collector.Error == "" && s.Events.Error == "" && s.Network.Observed.Interface.Problem == ""
 }
 
@@ -110,6 +111,9 @@ func (s *Status) WriteText(out io.Writer, now time.Time) error {
 	}
 	line("Sensor", "%s (id %s), version %s, %s, up %s", s.Hostname, s.SensorID, s.Version, s.Platform, ago(now, s.Started))
 	s.writeServer(line, now)
+	if text := s.Update.text(now); text != "" {
+		line("Update", "%s", text)
+	}
 	if s.Settings.State != "" {
 		line("Settings", "%s", s.Settings.text(now))
 	}

@@ -18,6 +18,12 @@ const MaxFirmware = 4 << 30
 // firmwareURI is the only place that firmware is fetched from.
 var firmwareURI = regexp.MustCompile(`^api/platforms/firmware/[0-9]{1,18}/raw$`)
 
+// Expecter is a writer that wants to know the size of the whole archive before
+// anything is written. Its error ends the download.
+type Expecter interface {
+	Expect(size int64) error
+}
+
 // GetFirmware writes the firmware archive to w, from the offset on, and returns
 // the size of the whole archive. The URI is that of a Firmware. What was
 // written before an error is right and can be resumed from; the size is 0 as
@@ -49,6 +55,11 @@ func (c *Client) GetFirmware(ctx context.Context, uri string, offset int64, w io
 	size, skip, err := extent(response, offset)
 	if err != nil {
 		return 0, &Error{Class: ClassAnswer, Op: op, Server: ep.address, Status: response.StatusCode, Problem: err.Error(), Advice: "look into the server's log"}
+	}
+	if e, ok := w.(Expecter); ok {
+		if err := e.Expect(size); err != nil {
+			return size, fmt.Errorf("%s: %w", op, err)
+		}
 	}
 	body := &watched{reader: response.Body, watch: watch, stall: c.cfg.Stall}
 	if err := copyFrom(w, body, skip, size-offset); err != nil {

@@ -44,8 +44,10 @@ var ErrNoHost = errors.New("the host's Docker engine cannot be asked")
 // Host is the engine that runs the sensor.
 type Host struct {
 	client *client.Client
-	// self is the id of the container that this process is in.
-	self func() (string, error)
+	// self is the id of the container that this process is in, selfErr why it is
+	// not known. It is read at once: a confined process cannot.
+	self    string
+	selfErr error
 }
 
 // NewHost returns the engine behind a socket, which need not be there yet.
@@ -54,7 +56,9 @@ func NewHost(socket string) (*Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("client of the host's engine: %w", err)
 	}
-	return &Host{client: c, self: ownContainer}, nil
+	h := &Host{client: c}
+	h.self, h.selfErr = ownContainer()
+	return h, nil
 }
 
 // Close ends idle connections.
@@ -83,9 +87,9 @@ func ownContainer() (string, error) {
 
 // Self describes the sensor that this process is a part of.
 func (h *Host) Self(ctx context.Context) (Sensor, Deployment, error) {
-	id, err := h.self()
-	if err != nil {
-		return Sensor{}, Deployment{}, err
+	id := h.self
+	if h.selfErr != nil {
+		return Sensor{}, Deployment{}, h.selfErr
 	}
 	details, err := h.client.ContainerInspect(ctx, id)
 	if err != nil {
@@ -133,6 +137,9 @@ func composeFiles(label, dir string) []string {
 // The layers it has to have are those of its configuration.
 func (h *Host) Load(ctx context.Context, name string, layers []string, archive io.Reader) (string, error) {
 	resp, err := h.client.ImageLoad(ctx, archive, client.ImageLoadWithQuiet(true))
+	if client.IsErrConnectionFailed(err) {
+		return "", fmt.Errorf("%w: %w", ErrNoHost, err)
+	}
 	if err != nil {
 		return "", fmt.Errorf("load into the host's engine: %w", err)
 	}
@@ -272,7 +279,7 @@ func (h *Host) RemoveProject(ctx context.Context, project string, d Deployment) 
 		}
 	}
 	if !ours {
-		return fmt.Errorf("project %s is of another directory than %s", project, d.Dir)
+		return nil
 	}
 	for _, c := range list {
 		if err := h.removeContainer(ctx, c.ID); err != nil {
