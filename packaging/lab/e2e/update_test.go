@@ -1,0 +1,250 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"honeysens.org/dockersensor/packaging/lab/admin"
+	"honeysens.org/dockersensor/packaging/lab/host"
+	"honeysens.org/dockersensor/packaging/lab/labtest"
+	"honeysens.org/dockersensor/packaging/lab/scenario"
+	"honeysens.org/dockersensor/shared/event"
+)
+
+// managerPackage is what a firmware of the lab has of its own.
+const managerPackage = "honeysens.org/dockersensor/manager"
+
+// updateWithin is how long an update may take on a busy machine.
+const updateWithin = 6 * time.Minute
+
+// TestE2EUpdate takes a sensor through updates by the server: one that works, and
+// many that do not.
+func TestE2EUpdate(t *testing.T) {
+	s := labtest.New(t, "upd")
+	labtest.Must(t, s.Up(t.Context()))
+	labtest.Must(t, s.Assign(t.Context()))
+	labtest.Must(t, s.Deploy(t.Context(), map[string]string{
+		"      - DEV_MODE\n": "      - DEV_MODE\n      # short, for a test\n      - UPDATE_TIME=90s\n",
+	}))
+	diagnoseUpdate(t, s)
+	ready(t, s, time.Time{})
+	u := &updating{Scenario: s, t: t}
+	step := func(name string, test func(*testing.T, *updating)) {
+		if t.Failed() {
+			return
+		}
+		t.Run(name, func(t *testing.T) { test(t, &updating{Scenario: u.Scenario, t: t}) })
+	}
+	step("a revision that works", goodUpdate)
+}
+
+// updating is a sensor in the lab that is updated.
+type updating struct {
+	*scenario.Scenario
+	t *testing.T
+}
+
+// goodUpdate goes from one revision to the next while it is attacked.
+func goodUpdate(t *testing.T, u *updating) {
+	firmware := u.offer(scenario.Firmware{Revision: "lab-b", Manager: managerPackage})
+	before := u.files()
+	oldProject := project(before[".env"])
+	labtest.Attack(t, u.Scenario)
+	since := labtest.LastEvent(t, u.Scenario)
+
+	probe := u.probe()
+	labtest.Must(t, u.Server.WantFirmware(t.Context(), u.Sensor.ID, firmware.ID))
+	u.poll()
+	u.reports("updating", func(s admin.Status) bool { return s.Status == 2 })
+	u.runs("lab-b", oldProject)
+	gap, tries := probe.end()
+	t.Logf("new connections to a honeypot failed for %s in %d tries; target: under 2 s", gap.Round(10*time.Millisecond), tries)
+	if gap > 10*time.Second {
+		t.Errorf("new connections failed for %s", gap)
+	}
+	labtest.Arrives(t, u.Scenario, since, "an attack during the update", func(e admin.Event) bool {
+		return e.Source == host.AttackerV4 && e.Service == event.ServiceGeneric
+	})
+	labtest.Arrives(t, u.Scenario, since, "the notice of the update", func(e admin.Event) bool { return e.Summary == "Update to lab-b" })
+	labtest.Attack(t, u.Scenario)
+	wantOneLine(t, before, u.files(), u.Revision(), "lab-b", oldProject)
+}
+
+// offer builds a firmware and uploads it.
+func (u *updating) offer(f scenario.Firmware) admin.Firmware {
+	u.t.Helper()
+	path, err := u.Build(u.t.Context(), f)
+	labtest.Must(u.t, err)
+	firmware, err := u.Server.UploadFirmware(u.t.Context(), path)
+	labtest.Must(u.t, err)
+	labtest.Must(u.t, os.Remove(path))
+	return firmware
+}
+
+func (u *updating) poll() {
+	u.t.Helper()
+	_, err := u.Exec(u.t.Context(), "manager", "poll")
+	labtest.Must(u.t, err)
+}
+
+// reports waits for a status at the server.
+func (u *updating) reports(what string, wanted func(admin.Status) bool) {
+	u.t.Helper()
+	ctx, cancel := context.WithTimeout(u.t.Context(), updateWithin)
+	defer cancel()
+	if _, err := u.Server.WaitSensor(ctx, u.Sensor.ID, func(s admin.Sensor) bool { return s.Status != nil && wanted(*s.Status) }); err != nil {
+		u.t.Fatalf("the server hears of no sensor that is %s: %v", what, err)
+	}
+}
+
+// runs waits until a revision serves alone, without a trace of the update.
+func (u *updating) runs(revision, gone string) {
+	u.t.Helper()
+	u.reports("revision "+revision, func(s admin.Status) bool { return s.Status == 1 && s.SWVersion == revision })
+	eventually(u.t, "one sensor is left", func() error {
+		names := u.containers()
+		if len(names) != 1 || strings.HasPrefix(names[0], gone+"-sensor") {
+			return fmt.Errorf("containers: %v", names)
+		}
+		return nil
+	})
+	ready(u.t, u.Scenario, time.Time{})
+}
+
+// containers returns the names of all on the sensor host.
+func (u *updating) containers() []string {
+	u.t.Helper()
+	out, err := u.Lab.Docker(u.t.Context(), "ps", "--all", "--format", "{{.Names}}").Output()
+	labtest.Must(u.t, err)
+	return strings.Fields(string(out))
+}
+
+// files returns the operator's files.
+func (u *updating) files() map[string]string {
+	u.t.Helper()
+	files := map[string]string{}
+	for _, name := range []string{"docker-compose.yml", ".env"} {
+		text, err := os.ReadFile(filepath.Join(u.Dir, name))
+		labtest.Must(u.t, err)
+		files[name] = string(text)
+	}
+	return files
+}
+
+func project(env string) string {
+	_, after, _ := strings.Cut(env, "COMPOSE_PROJECT_NAME=")
+	name, _, _ := strings.Cut(after, "\n")
+	return name
+}
+
+// wantOneLine wants the one value in the one, and the one line in the other.
+func wantOneLine(t *testing.T, before, after map[string]string, oldRevision, revision, oldProject string) {
+	t.Helper()
+	want := strings.Replace(before["docker-compose.yml"], "sensorx86:"+oldRevision+"\n", "sensorx86:"+revision+"\n", 1)
+	if after["docker-compose.yml"] != want {
+		t.Errorf("docker-compose.yml has become\n%s", after["docker-compose.yml"])
+	}
+	newProject := project(after[".env"])
+	want = strings.Replace(before[".env"], "="+oldProject+"\n", "="+newProject+"\n", 1)
+	if after[".env"] != want || newProject == oldProject {
+		t.Errorf(".env has become\n%s", after[".env"])
+	}
+	t.Logf("diff: image: honeysens/sensorx86:%s -> %s; COMPOSE_PROJECT_NAME=%s -> %s", oldRevision, revision, oldProject, newProject)
+}
+
+// probe connects to the honeypot time and again.
+type probe struct {
+	stop   context.CancelFunc
+	done   sync.WaitGroup
+	failed time.Duration
+	tries  int
+}
+
+// probeEvery is between two connections, and at most how long one is waited for.
+const probeEvery = 100 * time.Millisecond
+
+func (u *updating) probe() *probe {
+	ctx, stop := context.WithCancel(u.t.Context())
+	p := &probe{stop: stop}
+	p.done.Go(func() { p.run(ctx, u.Scenario) })
+	u.t.Cleanup(func() { p.end() })
+	return p
+}
+
+// run measures the longest time from a connection that failed to the next that
+// was greeted.
+func (p *probe) run(ctx context.Context, s *scenario.Scenario) {
+	var since time.Time
+	tick := time.NewTicker(probeEvery)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		began := time.Now()
+		err := s.On(host.Attacker, func() error { return greeted(ctx, fmt.Sprintf("%s:%d", s.TargetV4, s.Port)) })
+		p.tries++
+		switch {
+		case ctx.Err() != nil:
+		case err == nil && !since.IsZero():
+			p.failed = max(p.failed, time.Since(since))
+			since = time.Time{}
+		case err != nil && since.IsZero():
+			since = began
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// greeted connects and reads the first byte, with little patience.
+func greeted(ctx context.Context, address string) error {
+	dialer := net.Dialer{Timeout: 300 * time.Millisecond}
+	conn, err := dialer.DialContext(ctx, "tcp", address)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(time.Second)); err != nil {
+		return err
+	}
+	_, err = conn.Read(make([]byte, 1))
+	return err
+}
+
+func (p *probe) end() (time.Duration, int) {
+	p.stop()
+	p.done.Wait()
+	return p.failed, p.tries
+}
+
+// diagnoseUpdate tells what all containers have to say when the test has failed.
+func diagnoseUpdate(t *testing.T, s *scenario.Scenario) {
+	t.Helper()
+	t.Cleanup(func() {
+		if !t.Failed() {
+			return
+		}
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
+		defer cancel()
+		journal, err := exec.CommandContext(ctx, "sh", "-c", "cd "+filepath.Join(s.Dir, "state", "update")+" && tail -n 200 *.json").CombinedOutput()
+		t.Logf("journal: %v\n%s", err, journal)
+		out, err := s.Lab.Docker(ctx, "ps", "--all", "--format", "{{.Names}}\t{{.Status}}").CombinedOutput()
+		t.Logf("containers: %v\n%s", err, out)
+		for _, name := range strings.Fields(string(out)) {
+			if text, err := s.Lab.Docker(ctx, "logs", "--tail", "80", name).CombinedOutput(); err == nil {
+				t.Logf("log of %s:\n%s", name, text)
+			}
+		}
+		status, err := json.Marshal(s.Sensor)
+		t.Logf("sensor: %v %s", err, status)
+	})
+}
