@@ -33,7 +33,7 @@ type turns struct {
 // run returns when ctx ends, or when the manager cannot serve.
 func (t *turns) run(ctx context.Context, mine bool, side update.Side, r *update.Record) error {
 	turn := update.NewTurn(t.journal, t.host, t.cfg.Previous, t.log.Named("update"))
-	for {
+	for ctx.Err() == nil {
 		if !mine {
 			if err := t.standBy(ctx, turn, side, r); err != nil {
 				return err
@@ -41,11 +41,9 @@ func (t *turns) run(ctx context.Context, mine bool, side update.Side, r *update.
 		} else if err := t.serve(ctx); !t.goesOn(ctx, err) {
 			return err
 		}
-		if ctx.Err() != nil {
-			return nil
-		}
 		mine, side, r = turn.Mine(ctx)
 	}
+	return nil
 }
 
 // goesOn tells whether a manager that has ended is to look whose turn it is.
