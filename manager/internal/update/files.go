@@ -104,16 +104,18 @@ func columnOffset(line []byte, column int) int {
 }
 
 func scalarLength(rest []byte, node *yaml.Node) int {
-	switch style := node.Style &^ yaml.TaggedStyle; {
-	case style == yaml.DoubleQuotedStyle, style == yaml.SingleQuotedStyle:
+	switch node.Style &^ yaml.TaggedStyle {
+	case yaml.DoubleQuotedStyle, yaml.SingleQuotedStyle:
 		// A name of an image has no quotes in it.
 		if end := bytes.IndexByte(rest[min(1, len(rest)):], rest[0]); end >= 0 && string(rest[1:end+1]) == node.Value {
 			return end + 2
 		}
-	case style == 0:
+	case 0:
 		if bytes.HasPrefix(rest, []byte(node.Value)) && node.Value != "" {
 			return len(node.Value)
 		}
+	default:
+		// A block of lines is no name of an image.
 	}
 	return -1
 }
