@@ -211,11 +211,14 @@ func (l *lab) hostSends(t *testing.T, to, from string, port int) (local int) {
 	return local
 }
 
-// broadcasting lets a socket send to everybody.
+// broadcasting lets a socket send to everybody, and have the port of one before
+// it: a process that is being started may hold a copy of that.
 func broadcasting(_, _ string, c syscall.RawConn) error {
 	var err error
 	ctl := c.Control(func(fd uintptr) {
-		err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BROADCAST, 1)
+		err = errors.Join(
+			unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BROADCAST, 1),
+			unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
 	})
 	return errors.Join(ctl, err)
 }
