@@ -86,7 +86,7 @@ fuzz: ## every fuzz target for FUZZTIME (60s)
 .PHONY: lint
 lint: $(GOLANGCI) ## formatting and linters
 	@unformatted=$$(gofmt -l $(SOURCES)); test -z "$$unformatted" || { echo "not formatted: $$unformatted" >&2; exit 1; }
-	$(GOLANGCI) run ./...
+	$(GOLANGCI) run --allow-parallel-runners ./...
 
 $(GOLANGCI):
 	@echo "building golangci-lint $(GOLANGCI_VERSION)"
