@@ -13,6 +13,8 @@ GO ?= $(if $(shell command -v go),go,docker run --rm -v $(CURDIR):/src -v honeys
 LDFLAGS := -s -w -X honeysens.org/dockersensor/shared/version.Revision=$(REVISION)
 GOBUILD := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
 
+CNI_PLUGINS := $(addprefix github.com/containernetworking/plugins/plugins/,main/bridge ipam/host-local)
+
 GOLANGCI_VERSION := v2.6.1
 GOLANGCI := $(TOOLS)/golangci-lint-$(GOLANGCI_VERSION)
 SOURCES := manager nethelper cni shared packaging
@@ -31,7 +33,7 @@ build: ## all programs, into out/bin
 	@mkdir -p $(BIN)/cni
 	$(GOBUILD) -o $(BIN)/manager ./manager
 	$(GOBUILD) -o $(BIN)/nethelper ./nethelper
-	$(GOBUILD) -o $(BIN)/cni/ ./cni/offload github.com/containernetworking/plugins/plugins/main/bridge github.com/containernetworking/plugins/plugins/ipam/host-local
+	$(GOBUILD) -o $(BIN)/cni/ ./cni/offload $(CNI_PLUGINS)
 
 .PHONY: test
 test: ## everything but the virtual machine: formatting, linters, unit, netns and end-to-end tests
@@ -107,6 +109,7 @@ demo-down: ## take away all that the demo put up
 .PHONY: clean
 clean: ## remove what the build made, its images included
 	@[ ! -d $(OUT)/lab ] || $(GO) run ./packaging/lab down
+	@[ ! -d $(OUT)/dev ] || ! docker version >/dev/null 2>&1 || $(BIN)/dev --down
 	@! docker version >/dev/null 2>&1 || docker images --quiet 'honeysens/*' | sort -u | xargs --no-run-if-empty docker image rm --force
 	rm -rf $(OUT)
 

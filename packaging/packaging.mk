@@ -33,10 +33,12 @@ lab-programs: $(COMPOSE)
 	$(GOBUILD) -o $(BIN)/ ./packaging/lab ./packaging/lab/host/runcshim ./packaging/lab/server
 
 # The pause program wants a C compiler; Go's official image holds one, too.
+BUILD_PAUSE = $(if $(shell command -v cc),,docker run --rm -v $(CURDIR):/src -w /src golang:1.26) packaging/image/pause/build.sh
+
 .PHONY: sensor-programs
 sensor-programs: build $(COMPOSE)
 	$(GOBUILD) -o $(BIN)/init ./packaging/image/init
-	$(if $(shell command -v cc),,docker run --rm -v $(CURDIR):/src -w /src golang:1.26) packaging/image/pause/build.sh $(BIN)/pause
+	$(BUILD_PAUSE) $(BIN)/pause
 
 # Everything that the image holds above its packages, in its place.
 .PHONY: image-context
@@ -73,3 +75,19 @@ services: ## the service archives of recon and of the lab's honeypot, in out/dis
 	$(GO) run ./packaging/services/mkservice -metadata packaging/services/recon/metadata.xml -revision $(REVISION) \
 	  -file $(BIN)/recon:/recon -entrypoint /recon -out $(RECON_ARCHIVE)
 	packaging/lab/honeypot/make-image $(REVISION) $(HONEYPOT_ARCHIVE) $(CACHE)
+
+# The development sensor.
+DEV_BUILD := $(OUT)/dev/build
+
+.PHONY: dev
+dev: $(COMPOSE) ## a development sensor that follows the sources until Ctrl-C
+	@mkdir -p $(BIN)
+	@$(GOBUILD) -o $(BIN)/dev ./packaging/dev
+	@exec $(BIN)/dev --revision $(REVISION)
+
+# What the development sensor runs; every program of the sensor in one directory.
+.PHONY: dev-programs
+dev-programs:
+	@mkdir -p $(DEV_BUILD)
+	@$(GOBUILD) -o $(DEV_BUILD)/ ./manager ./nethelper ./cni/offload ./packaging/image/init $(CNI_PLUGINS)
+	@[ -e $(DEV_BUILD)/pause ] || $(BUILD_PAUSE) $(DEV_BUILD)/pause
