@@ -58,6 +58,7 @@ func app() *cli.App {
 			&cli.StringFlag{Name: "data", Required: true, Usage: "`DIR` that keeps everything"},
 			&cli.StringFlag{Name: "registry", Usage: "`URL` of the Docker registry behind /v2/"},
 			&cli.IntFlag{Name: "interval", Value: 1, Usage: "`MINUTES` between two polls"},
+			&cli.DurationFlag{Name: "clock-offset", Usage: "be `TIME` ahead of this machine's clock (-2h is behind it)"},
 			&cli.StringFlag{Name: "log-level", EnvVars: []string{"LOG_LVL"}, Value: "info", Usage: "debug, info, warn or error"},
 		},
 		Action: run,
@@ -89,7 +90,8 @@ func run(c *cli.Context) error {
 	if err != nil {
 		return errors.Join(err, store.Close())
 	}
-	sensors := sensorapi.New(sensorapi.Config{Server: server, Registry: registry}, store, certs, log)
+	now := func() time.Time { return time.Now().Add(c.Duration("clock-offset")) }
+	sensors := sensorapi.New(sensorapi.Config{Server: server, Registry: registry, Now: now}, store, certs, log)
 	host := ""
 	if registry != nil {
 		host = registry.Host
