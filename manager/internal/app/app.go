@@ -85,9 +85,8 @@ type manager struct {
 	// stop ends the manager, with the reason.
 	stop context.CancelCauseFunc
 
-	// poll and clock belong to the poller, which makes one poll at a time.
-	poll  ticket
-	clock clockWatch
+	// poll belongs to the poller, which makes one poll at a time.
+	poll ticket
 	// adopting makes sure that the newest settings are adopted last.
 	adopting sync.Mutex
 }
@@ -122,7 +121,7 @@ func Run(ctx context.Context, cfg Config, level zap.AtomicLevel, log *zap.Logger
 }
 
 func newManager(cfg Config, setup *setup, log *zap.Logger) (*manager, error) {
-	m := &manager{cfg: cfg, log: log, started: time.Now(), setup: setup, clock: clockWatch{log: log.Named("clock")}}
+	m := &manager{cfg: cfg, log: log, started: time.Now(), setup: setup}
 	engine, err := client.NewClientWithOpts(client.WithHost("unix://"+cfg.DockerSocket), client.WithAPIVersionNegotiation())
 	if err != nil {
 		return nil, fmt.Errorf("client of the nested engine: %w", err)

@@ -75,18 +75,17 @@ func (p *testProxy) connect(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.WriteHeader(http.StatusOK)
-	client, early, err := http.NewResponseController(w).Hijack()
+	client, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		server.Close()
 		return
 	}
-	pass := func(to io.Writer, from io.Reader) {
+	pass := func(to, from net.Conn) {
 		_, _ = io.Copy(to, from)
-		server.Close()
-		client.Close()
+		to.Close()
+		from.Close()
 	}
-	// The server has read the first byte already, maybe.
-	p.wg.Go(func() { pass(server, early) })
+	p.wg.Go(func() { pass(server, client) })
 	pass(client, server)
 }
 

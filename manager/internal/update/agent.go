@@ -274,6 +274,7 @@ func sideOf(ctx context.Context, host Loader, r *Record, previous string) (Side,
 
 // begin looks whether there is something to do.
 func (a *Agent) begin(ctx context.Context) (time.Duration, error) {
+	a.told, a.announced = Report{}, false
 	if err := a.retire(ctx); err != nil {
 		return 0, err
 	}

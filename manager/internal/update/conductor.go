@@ -60,10 +60,14 @@ type Conductor struct {
 	sleep func(ctx context.Context, d time.Duration)
 	step  func(string)
 
-	// These are of one phase.
+	// These are of one phase: since when it is, since when the new sensor's
+	// container is up or down, and at which of its starts.
 	since    time.Time
+	upFrom   time.Time
 	downFrom time.Time
+	restarts int
 	failures int
+	changed  bool
 }
 
 // NewConductor returns one for the journal's update.
@@ -96,7 +100,7 @@ func (c *Conductor) Run(ctx context.Context) error {
 		}
 		if r.Phase != phase {
 			phase = r.Phase
-			c.since, c.downFrom, c.failures = c.now(), time.Time{}, 0
+			c.since, c.upFrom, c.downFrom, c.failures, c.changed = c.now(), time.Time{}, time.Time{}, 0, false
 			c.log.Info("update", zap.String("phase", string(r.Phase)), zap.String("revision", r.Offer.Revision), zap.String("reason", r.Reason))
 		}
 		pause := look
@@ -174,9 +178,12 @@ func (c *Conductor) begin(r *Record) error {
 
 // prepare starts the new sensor and waits until it could serve.
 func (c *Conductor) prepare(ctx context.Context, r *Record) error {
-	c.step("change files")
-	if err := c.files(r).change(r); err != nil {
-		return c.fail(r, "the deployment's files cannot be changed: %v", err)
+	if !c.changed {
+		c.step("change files")
+		if err := c.files(r).change(r); err != nil {
+			return c.fail(r, "the deployment's files cannot be changed: %v", err)
+		}
+		c.changed = true
 	}
 	if !r.Beside {
 		return c.enter(r, Trial, r.Limits.Trial)
@@ -229,12 +236,21 @@ func (c *Conductor) up(ctx context.Context, r *Record) (State, error) {
 			return State{}, err
 		}
 	}
+	if !state.Running {
+		c.upFrom = time.Time{}
+	}
 	switch {
 	case state.Restarts >= maxRestarts:
 		return State{}, c.fail(r, "revision %s ends again and again, the last time with code %d", r.Offer.Revision, state.ExitCode)
 	case state.Running:
+		if c.upFrom.IsZero() || c.restarts != state.Restarts {
+			c.upFrom, c.restarts = c.now(), state.Restarts
+		}
 		c.downFrom = time.Time{}
 		return state, nil
+	case c.failures > 0:
+		// Compose has made it, and it never ran.
+		return State{}, c.compose(ctx, r)
 	case c.downFrom.IsZero():
 		c.downFrom = c.now()
 	case c.now().Sub(c.downFrom) > absence:
@@ -284,10 +300,10 @@ func (c *Conductor) try(ctx context.Context, r *Record) error {
 	return nil
 }
 
-// tryForeign judges a sensor that does not report: it stays when it runs for some
-// time.
+// tryForeign judges a sensor that does not report: it stays when it has run for
+// some time without an end.
 func (c *Conductor) tryForeign(_ context.Context, r *Record) error {
-	if c.now().Sub(c.since) < min(steady, r.Limits.Trial/2) {
+	if c.now().Sub(c.upFrom) < min(steady, r.Limits.Trial/2) {
 		return nil
 	}
 	return c.enter(r, Committed, 0)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 )
 
@@ -20,6 +21,9 @@ type files struct {
 func newFiles(dir string, d Deployment) files {
 	return files{dir: dir, service: d.Service, compose: d.Files, env: filepath.Join(d.Dir, ".env")}
 }
+
+// copied are the names of copies, and of those that were being written.
+var copied = regexp.MustCompile(`^\.?(env|compose[0-9]+)\.good`)
 
 // all returns the files with their copies.
 func (f files) all() map[string]string {
@@ -76,7 +80,7 @@ func replaceChanged(path string, data []byte) error {
 	if now, err := readFile(path); err == nil && string(now) == string(data) {
 		return nil
 	}
-	return replaceFile(path, data)
+	return replaceFile(path, data, fresh)
 }
 
 // restore brings them back. Without copies nothing was changed.

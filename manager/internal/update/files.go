@@ -160,12 +160,12 @@ func keep(path, copyPath string) error {
 	}
 	data, err := readFile(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return replaceFile(copyPath+absentSuffix, nil)
+		return replaceFile(copyPath+absentSuffix, nil, 0o600)
 	}
 	if err != nil {
 		return err
 	}
-	return replaceFile(copyPath, data)
+	return replaceFile(copyPath, data, 0o600)
 }
 
 // absentSuffix marks the copy of a file that was not there.
@@ -183,7 +183,7 @@ func restore(path, copyPath string) error {
 	if err != nil {
 		return err
 	}
-	return replaceFile(path, data)
+	return replaceFile(path, data, fresh)
 }
 
 // forget removes a copy.
@@ -209,9 +209,14 @@ func readFile(path string) ([]byte, error) {
 	return data, err
 }
 
-// replaceFile writes a file whole or not at all. Owner and mode stay; a symbolic
-// link stays one, and what it leads to is replaced.
-func replaceFile(path string, data []byte) (err error) {
+// fresh is the mode of a file of the operator that was not there: compose has to
+// read it, whoever runs it.
+const fresh = 0o644
+
+// replaceFile writes a file whole or not at all. Owner and mode of the old one
+// stay, a new one has the mode; a symbolic link stays one, and what it leads to
+// is replaced.
+func replaceFile(path string, data []byte, mode os.FileMode) (err error) {
 	if real, linkErr := filepath.EvalSymlinks(path); linkErr == nil {
 		path = real
 	}
@@ -224,7 +229,7 @@ func replaceFile(path string, data []byte) (err error) {
 	if err != nil {
 		return err
 	}
-	err = errors.Join(likeBefore(temp, path), write(temp, data), temp.Close())
+	err = errors.Join(likeBefore(temp, path, mode), write(temp, data), temp.Close())
 	if err == nil {
 		err = os.Rename(name, path)
 	}
@@ -241,10 +246,10 @@ func write(file *os.File, data []byte) error {
 	return file.Sync()
 }
 
-func likeBefore(file *os.File, path string) error {
+func likeBefore(file *os.File, path string, mode os.FileMode) error {
 	info, err := os.Stat(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil
+		return file.Chmod(mode)
 	}
 	if err != nil {
 		return err

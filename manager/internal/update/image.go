@@ -36,6 +36,9 @@ type saved struct {
 	files map[string][]byte
 	names map[string]bool
 	kept  int64
+	// left is what its members may still unpack to: a file with holes is small in
+	// the archive. In bytes.
+	left int64
 }
 
 // image checks what the host's engine is going to load.
@@ -44,7 +47,7 @@ func (v *verifier) image(content io.Reader) error {
 	if err != nil {
 		return err
 	}
-	s := saved{files: map[string][]byte{}, names: map[string]bool{}}
+	s := saved{files: map[string][]byte{}, names: map[string]bool{}, left: MaxUnpacked}
 	in := io.TeeReader(content, hash)
 	members := tar.NewReader(in)
 	for {
@@ -74,6 +77,9 @@ func (s *saved) take(header *tar.Header, content io.Reader) error {
 	name := path.Clean(header.Name)
 	if len(s.names) >= maxImageMembers {
 		return fmt.Errorf("the image has more than %d members", maxImageMembers)
+	}
+	if s.left -= header.Size; s.left < 0 {
+		return fmt.Errorf("the image unpacks to more than %d bytes", int64(MaxUnpacked))
 	}
 	s.names[name] = true
 	if header.Typeflag != tar.TypeReg {

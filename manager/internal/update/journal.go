@@ -51,10 +51,21 @@ func (j *Journal) Write(r *Record) error {
 	return wrap("write journal of the update", writeJSON(filepath.Join(j.dir, journalFile), r))
 }
 
-// Forget ends the update. What it fetched goes first: the record is what says
-// that it is there.
+// Forget ends the update. What it fetched and kept goes first: the record is what
+// says that it is there.
 func (j *Journal) Forget() error {
-	for _, name := range []string{archiveFile, string(Old) + reportSuffix, string(New) + reportSuffix, journalFile} {
+	names := []string{archiveFile, string(Old) + reportSuffix, string(New) + reportSuffix}
+	entries, err := os.ReadDir(j.dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("end the update: %w", err)
+	}
+	for _, entry := range entries {
+		// A copy from another update would be taken for one of the next.
+		if copied.MatchString(entry.Name()) {
+			names = append(names, entry.Name())
+		}
+	}
+	for _, name := range append(names, journalFile) {
 		if err := os.Remove(filepath.Join(j.dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("end the update: %w", err)
 		}

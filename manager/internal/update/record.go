@@ -111,7 +111,7 @@ type Record struct {
 type Deployment struct {
 	// Dir is the deployment directory on the host.
 	Dir string `json:"dir"`
-	// Files are the compose files, absolute.
+	// Files are the compose files, absolute and in it.
 	Files []string `json:"files"`
 	// Service is the sensor's name in them.
 	Service string `json:"service"`
@@ -158,6 +158,7 @@ var (
 	containerID = regexp.MustCompile(`^[0-9a-f]{64}$`)
 	imageID     = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
 	hexDigest   = regexp.MustCompile(`^[0-9a-f]{64}$`)
+	serviceName = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127}$`)
 	tagName     = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
 )
 
@@ -208,13 +209,16 @@ func (r *Record) validateSensors() error {
 }
 
 func (d Deployment) validate() error {
-	if !filepath.IsAbs(d.Dir) || !filepath.IsAbs(d.Socket) || d.Service == "" || len(d.Files) == 0 {
+	if !isPath(d.Dir) || !isPath(d.Socket) || !serviceName.MatchString(d.Service) || len(d.Files) == 0 {
 		return fmt.Errorf("deployment in %.200q is not described", d.Dir)
 	}
 	for _, file := range d.Files {
-		if !filepath.IsAbs(file) {
-			return fmt.Errorf("compose file %.200q: want an absolute path", file)
+		// The conductor sees no other directory.
+		if inside, err := filepath.Rel(d.Dir, file); err != nil || !isPath(file) || !filepath.IsLocal(inside) {
+			return fmt.Errorf("compose file %.200q: want it in %.200q", file, d.Dir)
 		}
 	}
 	return nil
 }
+
+func isPath(path string) bool { return filepath.IsAbs(path) && filepath.Clean(path) == path }
