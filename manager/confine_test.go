@@ -47,20 +47,11 @@ func TestNoSecrets(t *testing.T) {
 	marks := map[string]string{
 		"secret of the sensor": r.sensor.Secret, "password of the proxy": "marked-proxy-password", "password of 802.1X": "marked-eapol-password",
 	}
-	if err := r.server.Want(t.Context(), r.sensor.ID, map[string]any{
+	archive := r.want(map[string]any{
 		"network_ip_mode": "0", "proxy_mode": 1, "proxy_host": "127.0.0.1", "proxy_port": 9, "proxy_user": "somebody",
 		"proxy_password": marks["password of the proxy"], "eapol_mode": 1, "eapol_identity": "somebody",
 		"eapol_password": marks["password of 802.1X"],
-	}); err != nil {
-		t.Fatal(err)
-	}
-	archive, err := r.server.Archive(t.Context(), r.sensor.ID)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(r.archive(), archive, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	})
 	r.run()
 	var told strings.Builder
 	r.until("the proxy's failure is shown", func() error {

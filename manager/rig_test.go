@@ -38,8 +38,8 @@ type rig struct {
 	// collector is where the manager takes events, port where the server listens.
 	collector, port string
 	flags           []string
-	// listen are further addresses of the server.
-	listen []string
+	// listen are further addresses of the server, serverFlags further flags.
+	listen, serverFlags []string
 	// tracer is put before the manager's command line.
 	tracer  []string
 	manager *process
@@ -173,7 +173,7 @@ func (r *rig) serve() {
 	for _, address := range r.listen {
 		args = append(args, "--listen", address)
 	}
-	r.serving = launch(r.t, args...)
+	r.serving = launch(r.t, append(args, r.serverFlags...)...)
 	ctx, cancel := context.WithTimeout(r.t.Context(), patience)
 	defer cancel()
 	if err := r.server.Wait(ctx); err != nil {

@@ -85,8 +85,9 @@ type manager struct {
 	// stop ends the manager, with the reason.
 	stop context.CancelCauseFunc
 
-	// poll belongs to the poller, which makes one poll at a time.
-	poll ticket
+	// poll and clock belong to the poller, which makes one poll at a time.
+	poll  ticket
+	clock clockWatch
 	// adopting makes sure that the newest settings are adopted last.
 	adopting sync.Mutex
 }
@@ -121,7 +122,7 @@ func Run(ctx context.Context, cfg Config, level zap.AtomicLevel, log *zap.Logger
 }
 
 func newManager(cfg Config, setup *setup, log *zap.Logger) (*manager, error) {
-	m := &manager{cfg: cfg, log: log, started: time.Now(), setup: setup}
+	m := &manager{cfg: cfg, log: log, started: time.Now(), setup: setup, clock: clockWatch{log: log.Named("clock")}}
 	engine, err := client.NewClientWithOpts(client.WithHost("unix://"+cfg.DockerSocket), client.WithAPIVersionNegotiation())
 	if err != nil {
 		return nil, fmt.Errorf("client of the nested engine: %w", err)

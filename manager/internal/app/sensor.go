@@ -45,6 +45,7 @@ func (m *manager) PollStatus(context.Context) hsapi.Status {
 
 // Take leads the server's answer to those whom it concerns.
 func (m *manager) Take(ctx context.Context, wanted *hsapi.Wanted) {
+	m.clock.note(m.server.ClockOffset())
 	for _, problem := range wanted.Problems {
 		m.log.Warn("a part of the server's answer is ignored", zap.String("problem", problem))
 	}

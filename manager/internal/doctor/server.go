@@ -3,17 +3,10 @@ package doctor
 import (
 	"context"
 	"errors"
-	"io"
 	"time"
 
 	"honeysens.org/dockersensor/manager/internal/hsapi"
 )
-
-// nobodysFirmware asks for an archive that no server has: the largest id of its
-// database. An honest answer is 404, and it is given only to a sensor whose
-// signature and clock are right (measured on a HoneySens server 2.9.0). Unlike a
-// poll it changes nothing at the server.
-const nobodysFirmware = "api/platforms/firmware/2147483647/raw"
 
 // tellOffset is from which difference of the clocks on a person hears of it.
 const tellOffset = 2 * time.Second
@@ -43,7 +36,7 @@ func failedStage(class hsapi.Class) (check string, passed int) {
 	case hsapi.ClassClock:
 		// A clock that is far off shows at the certificate already.
 		return stages[3].check, 2
-	case hsapi.ClassAuth, hsapi.ClassRejected:
+	case hsapi.ClassAuth, hsapi.ClassRejected, hsapi.ClassUnknown:
 		return stages[4].check, 3
 	default:
 		return stages[5].check, 3
@@ -87,10 +80,10 @@ func (d *Doctor) askServer(ctx context.Context) {
 	patience := d.cfg.Patience / 5 * 4
 	client := hsapi.New(hsapi.Config{Timeout: patience, Stall: patience}, *d.settings)
 	defer client.Close()
-	_, err := client.GetFirmware(ctx, nobodysFirmware, 0, io.Discard)
+	err := client.Probe(ctx)
 	var failed *hsapi.Error
 	switch {
-	case err == nil, hsapi.ClassOf(err) == hsapi.ClassNotFound:
+	case err == nil:
 		d.passed(len(stages))
 		d.ok("server", "%s (%s), %s", client.Address(), d.settings.Server.Name, client.Route())
 	case errors.As(err, &failed):

@@ -98,7 +98,7 @@ func TestServerIsAskedWithoutTraces(t *testing.T) {
 	d := alone(Config{})
 	d.settings = &settings
 	d.examineServer(t.Context())
-	if got := <-asked; got != "GET /"+nobodysFirmware || len(asked) > 0 {
+	if got := <-asked; got != "GET /api/platforms/firmware/2147483647/raw" || len(asked) > 0 {
 		t.Errorf("asked for %s, and %d times more", got, len(asked))
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -41,30 +43,103 @@ func TestPostEventsTellsRejectionFromTrouble(t *testing.T) {
 	}
 }
 
-// TestClockHeals: a server whose clock differs refuses the first request, and
-// takes the next, which goes by the server's clock.
-func TestClockHeals(t *testing.T) {
-	for _, off := range []time.Duration{-3 * time.Hour, 3 * time.Hour} {
-		t.Run(off.String(), func(t *testing.T) {
-			_, c := newServer(t, Config{Now: func() time.Time { return time.Now().Add(-off) }}, func(w http.ResponseWriter, r *http.Request) {
-				stamp, err := strconv.ParseInt(r.Header.Get(headerTime), 10, 64)
-				if skew := time.Since(time.Unix(stamp, 0)); err != nil || skew > maxSkew || skew < -time.Second {
-					w.WriteHeader(http.StatusForbidden)
-					return
+// strictServer refuses what a HoneySens server refuses because of the time: of a
+// request more than a minute off, of a status older than the last one.
+type strictServer struct {
+	ahead    time.Duration
+	last     int64
+	requests []string
+}
+
+func (s *strictServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	now := time.Now().Add(s.ahead)
+	w.Header().Set("Date", now.UTC().Format(http.TimeFormat))
+	body, _ := io.ReadAll(r.Body)
+	stamp, err := strconv.ParseInt(r.Header.Get(headerTime), 10, 64)
+	status := http.StatusOK
+	switch skew := now.Unix() - stamp; {
+	case err != nil || skew > 60 || skew < -60:
+		status = http.StatusForbidden
+	case r.Method == http.MethodGet:
+		status = http.StatusNotFound
+	case r.URL.Path == "/"+pollPath:
+		status = s.judge(body, now)
+	}
+	s.requests = append(s.requests, fmt.Sprintf("%s %d", r.Method, status))
+	if status == http.StatusForbidden || status == http.StatusBadRequest {
+		w.WriteHeader(status)
+		return
+	}
+	word, answer := wordPost, []byte(emptyAnswer)
+	if r.Method == http.MethodGet {
+		word, answer = wordGet, nil
+	}
+	text := strconv.FormatInt(now.Unix(), 10)
+	w.Header().Set(headerTime, text)
+	w.Header().Set(headerType, signType)
+	w.Header().Set(headerAuth, hex.EncodeToString(mac(testSecret, text, word, answer)))
+	w.WriteHeader(status)
+	_, _ = w.Write(answer)
+}
+
+func (s *strictServer) judge(body []byte, now time.Time) int {
+	var outer struct{ Status []byte }
+	var inner struct{ Timestamp int64 }
+	if json.Unmarshal(body, &outer) != nil || json.Unmarshal(outer.Status, &inner) != nil || inner.Timestamp < s.last || inner.Timestamp < now.Unix()-120 {
+		return http.StatusBadRequest
+	}
+	s.last = inner.Timestamp
+	return http.StatusOK
+}
+
+// TestServersClock: whatever this host's clock says, the first poll is taken
+// already, and no status is from the server's future.
+func TestServersClock(t *testing.T) {
+	for _, ahead := range []time.Duration{-3 * time.Hour, -2 * time.Hour, -59 * time.Second, -time.Second, 0, time.Second, 59 * time.Second, 2 * time.Hour} {
+		t.Run(ahead.String(), func(t *testing.T) {
+			server := &strictServer{ahead: ahead}
+			_, c := newServer(t, Config{}, server.ServeHTTP)
+			for range 3 {
+				if _, err := c.PostStatus(t.Context(), Status{}); err != nil {
+					t.Fatal(err)
 				}
-				signed(w, wordPost, http.StatusOK, []byte(emptyAnswer))
-			})
-			// The certificates are checked by the host's own clock, which is right here.
-			if _, err := c.PostStatus(t.Context(), Status{}); ClassOf(err) != ClassClock {
-				t.Fatalf("first: %v", err)
+				if future := server.last - time.Now().Add(ahead).Unix(); future > 0 {
+					t.Errorf("a status from %d s in the future", future)
+				}
 			}
-			if _, err := c.PostStatus(t.Context(), Status{}); err != nil {
-				t.Errorf("second: %v", err)
+			if err := c.PostEvents(t.Context(), []byte("[]")); err != nil {
+				t.Error(err)
 			}
-			if got := c.ClockOffset() - off; got.Abs() > 2*time.Second {
-				t.Errorf("offset %v, want %v", c.ClockOffset(), off)
+			if got := c.ClockOffset() - ahead; got.Abs() > 2*time.Second {
+				t.Errorf("offset %v, want %v", c.ClockOffset(), ahead)
+			}
+			if len(server.requests) != 5 {
+				t.Errorf("requests %q", server.requests)
 			}
 		})
+	}
+}
+
+// TestServersClockChanges sets the server's clock while the sensor runs: after
+// one refusal that tells so it goes on, and a status is never older than the
+// last one.
+func TestServersClockChanges(t *testing.T) {
+	server := &strictServer{}
+	_, c := newServer(t, Config{}, server.ServeHTTP)
+	for _, ahead := range []time.Duration{0, 2 * time.Hour, 0, -2 * time.Hour} {
+		server.ahead = ahead
+		_, err := c.PostStatus(t.Context(), Status{})
+		if err != nil && (ClassOf(err) != ClassClock || !strings.Contains(err.Error(), "differ by")) {
+			t.Fatalf("at %s: %v", ahead, err)
+		}
+		if _, err = c.PostStatus(t.Context(), Status{}); err != nil {
+			t.Errorf("at %s, after the refusal: %v", ahead, err)
+		}
+	}
+	// Another client, without that memory, is told why it is refused.
+	_, other := newServer(t, Config{}, server.ServeHTTP)
+	if _, err := other.PostStatus(t.Context(), Status{}); ClassOf(err) != ClassRejected || !strings.Contains(err.Error(), "refuses its status") {
+		t.Errorf("error %v", err)
 	}
 }
 

@@ -14,14 +14,6 @@ import (
 	"time"
 )
 
-// refusedConnect is the answer of a proxy that does not connect.
-type refusedConnect struct {
-	status int
-	text   string
-}
-
-func (r *refusedConnect) Error() string { return "the proxy answers " + r.text }
-
 // unreached makes an Error of a request that got no answer.
 func unreached(ep *endpoint, now time.Time, err error) *Error {
 	for _, explain := range []func(*endpoint, time.Time, error) *Error{explainProxy, explainTLS, explainRoute} {
@@ -37,28 +29,50 @@ func unreached(ep *endpoint, now time.Time, err error) *Error {
 func explainProxy(ep *endpoint, _ time.Time, err error) *Error {
 	var refused *refusedConnect
 	if errors.As(err, &refused) {
-		return explainRefusal(ep, refused.status)
+		return explainRefusal(ep, refused)
 	}
-	var op *net.OpError
-	if !errors.As(err, &op) || op.Op != "proxyconnect" {
+	var broken *proxyError
+	if !errors.As(err, &broken) {
 		return nil
 	}
-	return &Error{Class: ClassProxy, Problem: "the proxy " + ep.route + " cannot be reached",
+	e := &Error{Class: ClassProxy, Problem: "the proxy " + ep.route + " cannot be reached",
 		Advice: "check the proxy in the sensor's settings at the server, and the route to it"}
+	var op *net.OpError
+	var timeout net.Error
+	switch {
+	case errors.As(err, &op) && op.Op == "dial":
+	case errors.As(err, &timeout) && timeout.Timeout():
+		e.Problem, e.Advice = "the proxy "+ep.route+" does not answer in time", "check that the proxy itself reaches "+ep.address
+	default:
+		e.Problem, e.Advice = "the proxy "+ep.route+" does not answer as a proxy does", "check that host and port are those of an HTTP proxy"
+	}
+	return e
 }
 
-func explainRefusal(ep *endpoint, status int) *Error {
-	e := &Error{Class: ClassProxy, Status: status, Problem: "the proxy " + ep.route + " does not connect"}
-	switch status {
+func explainRefusal(ep *endpoint, refused *refusedConnect) *Error {
+	e := &Error{Class: ClassProxy, Status: refused.status, Problem: "the proxy " + ep.route + " does not connect"}
+	switch refused.status {
 	case http.StatusProxyAuthRequired:
-		e.Problem = "the proxy " + ep.route + " wants a user and a password"
-		e.Advice = "check proxy user and password in the sensor's settings at the server"
+		explainCredentials(e, ep, refused)
 	case http.StatusForbidden, http.StatusMethodNotAllowed:
 		e.Advice = "allow CONNECT to " + ep.address + " at the proxy"
 	default:
 		e.Advice = "check that the proxy itself reaches " + ep.address
 	}
 	return e
+}
+
+func explainCredentials(e *Error, ep *endpoint, refused *refusedConnect) {
+	e.Advice = "check proxy user and password in the sensor's settings at the server"
+	switch {
+	case refused.told:
+		e.Problem = "the proxy " + ep.route + " does not accept user and password"
+	case ep.proxy.User == "":
+		e.Problem = "the proxy " + ep.route + " wants a user and a password"
+	default:
+		e.Problem = fmt.Sprintf("the proxy %s knows users by %.100q only", ep.route, strings.Join(refused.offers(), ", "))
+		e.Advice = "allow NTLM or Basic at the proxy: sensors know these"
+	}
 }
 
 func explainTLS(ep *endpoint, now time.Time, err error) *Error {

@@ -12,7 +12,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -141,24 +140,12 @@ func (c *Client) newEndpoint(t target, trust []*x509.Certificate) *endpoint {
 		MaxIdleConnsPerHost:    4,
 		MaxResponseHeaderBytes: 64 << 10,
 		Protocols:              &protocols,
-		OnProxyConnectResponse: onProxyConnect,
 	}
 	if t.proxied {
 		ep.route = net.JoinHostPort(t.proxy.Host, strconv.Itoa(int(t.proxy.Port)))
-		through := &url.URL{Scheme: "http", Host: ep.route}
-		if t.proxy.User != "" {
-			through.User = url.UserPassword(t.proxy.User, string(t.proxy.Password))
-		}
-		ep.transport.Proxy = http.ProxyURL(through)
+		ep.transport.DialContext = newTunnel(t.proxy, ep.route).dial
 	}
 	return ep
-}
-
-func onProxyConnect(_ context.Context, _ *url.URL, _ *http.Request, response *http.Response) error {
-	if response.StatusCode == http.StatusOK {
-		return nil
-	}
-	return &refusedConnect{status: response.StatusCode, text: fmt.Sprintf("%.100q", response.Status)}
 }
 
 // request is one signed call.
@@ -255,6 +242,10 @@ func (c *Client) unanswered(ctx context.Context, ep *endpoint, op string, err er
 // it. The MAC covers signed; body is what there is to show.
 func (c *Client) judge(ep *endpoint, r request, response *http.Response, signed, body []byte) error {
 	local := c.cfg.Now()
+	stamp, authentic := verify(response.Header, ep.secret, r.word(), signed)
+	if authentic {
+		c.clock.learn(time.Unix(stamp, 0), local)
+	}
 	e := refused(response.StatusCode, response.Header, body)
 	switch {
 	case e != nil && e.Class == ClassAuth:
@@ -262,12 +253,9 @@ func (c *Client) judge(ep *endpoint, r request, response *http.Response, signed,
 	case e != nil:
 	case len(body) > maxAnswer:
 		e = &Error{Class: ClassAnswer, Problem: fmt.Sprintf("the answer has more than %d MB", maxAnswer>>20), Advice: "look into the server's log"}
+	case authentic:
+		return nil
 	default:
-		stamp, ok := verify(response.Header, ep.secret, r.word(), signed)
-		if ok {
-			c.clock.learn(time.Unix(stamp, 0), local)
-			return nil
-		}
 		e = unsigned(response.Header, body)
 	}
 	e.Op, e.Server, e.Status = r.op, ep.address, response.StatusCode

@@ -14,9 +14,11 @@
 //   - An answer is limited in size, depth and time; keys that appear twice make
 //     it invalid as a whole. A single setting or service that is wrong is
 //     reported and left out, so that it does not hold up the others.
-//   - A time sent with a status is never ahead of the server's own clock as far
-//     as that is known, and never before the last one: the server refuses every
-//     status until a time that lay in the future is reached.
+//   - A time sent with a status is never ahead of the server's clock, which is
+//     asked for before the first one, and never before the last one: the server
+//     refuses every status until a time that lay in the future is reached.
+//   - A proxy sees CONNECT and what TLS does not hide. User and password go to
+//     it when it asks for them, by NTLM rather than by Basic.
 //   - Secrets are in no error and no log.
 //
 // Every error of a request is an *Error. Its class says who has to do something.

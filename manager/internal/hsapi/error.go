@@ -10,7 +10,7 @@ type Class string
 
 // The classes.
 const (
-	// ClassName: the server's name, or the proxy's, cannot be resolved.
+	// ClassName: the server's name cannot be resolved.
 	ClassName Class = "name"
 	// ClassRoute: no connection, or one that ended before the answer.
 	ClassRoute Class = "route"
@@ -22,8 +22,11 @@ const (
 	ClassClock Class = "clock"
 	// ClassAuth: the server does not accept the sensor's secret.
 	ClassAuth Class = "auth"
+	// ClassUnknown: the server does not know the sensor.
+	ClassUnknown Class = "unknown"
 	// ClassRejected: the server refuses the content, or the sensor is unknown
-	// to it (400, which it decides before it looks at the secret).
+	// to it (400, which it decides before it looks at the secret). Of a poll it
+	// is the content.
 	ClassRejected Class = "rejected"
 	// ClassNotFound: the server does not have what was asked for.
 	ClassNotFound Class = "not-found"

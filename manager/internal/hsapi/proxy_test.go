@@ -75,17 +75,18 @@ func (p *testProxy) connect(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.WriteHeader(http.StatusOK)
-	client, _, err := http.NewResponseController(w).Hijack()
+	client, early, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		server.Close()
 		return
 	}
-	pass := func(to, from net.Conn) {
+	pass := func(to io.Writer, from io.Reader) {
 		_, _ = io.Copy(to, from)
-		to.Close()
-		from.Close()
+		server.Close()
+		client.Close()
 	}
-	p.wg.Go(func() { pass(server, client) })
+	// The server has read the first byte already, maybe.
+	p.wg.Go(func() { pass(server, early) })
 	pass(client, server)
 }
 

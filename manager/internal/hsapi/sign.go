@@ -72,6 +72,13 @@ type clock struct {
 	sent int64
 }
 
+// known tells whether an answer has told the server's time.
+func (c *clock) known() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.at.IsZero()
+}
+
 // now estimates the server's clock. Before any answer that is this host's.
 func (c *clock) now(local time.Time) time.Time {
 	c.mu.Lock()
@@ -86,7 +93,8 @@ func (c *clock) estimate(local time.Time) time.Time {
 	return c.server.Add(local.Sub(c.at))
 }
 
-// stamp is the time to send with a status, never before the last one.
+// stamp is the time to send in a status, never before the last one: not even
+// when the server's clock was set back, since the server goes by the last one.
 func (c *clock) stamp(local time.Time) int64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()

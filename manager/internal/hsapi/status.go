@@ -73,14 +73,20 @@ type wireStatus struct {
 // Every error but that of an ended context is an *Error.
 func (c *Client) PostStatus(ctx context.Context, s Status) (*Wanted, error) {
 	const op = "poll"
-	stamp := c.clock.stamp(c.cfg.Now())
+	if !c.clock.known() {
+		if err := c.askTime(ctx, op); err != nil {
+			return nil, err
+		}
+	}
+	now := c.cfg.Now()
+	stamp := c.clock.stamp(now)
 	body, err := s.encode(stamp)
 	if err != nil {
 		return nil, fmt.Errorf("%s: encode status: %w", op, err)
 	}
-	a, err := c.post(ctx, request{op: op, path: pollPath, body: body, stamp: stamp})
+	a, err := c.post(ctx, request{op: op, path: pollPath, body: body, stamp: c.clock.now(now).Unix()})
 	if err != nil {
-		return nil, err
+		return nil, c.explainRejected(ctx, err)
 	}
 	c.clock.took(stamp)
 	wanted, err := decodeWanted(a.body, c.cfg.Arch)
