@@ -178,3 +178,55 @@ func TestNetnsManagerBehindSquid(t *testing.T) {
 	r.manager.end(unix.SIGTERM)
 	squid.WantSeen(t, 1, "CONNECT "+r.port+` OFFICE\sensor 200`)
 }
+
+// TestCertificateChangeOver has the server change its certificate, of the same
+// authority and of another one: it announces the new one before it serves it, or
+// serves it before the sensor has heard of it. The sensor is started again in
+// between.
+func TestCertificateChangeOver(t *testing.T) {
+	for name, change := range map[string]struct{ newAuthority, unannounced bool }{
+		"announced, same authority":      {false, false},
+		"announced, another authority":   {true, false},
+		"served at once, same authority": {false, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			r.start()
+			if _, err := r.server.RenewCertificate(t.Context(), change.newAuthority); err != nil {
+				t.Fatal(err)
+			}
+			if !change.unannounced {
+				r.pollAgain()
+				r.manager.end(unix.SIGTERM)
+				r.start()
+			}
+			if _, err := r.server.ServeCertificate(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			r.pollAgain()
+			r.manager.end(unix.SIGTERM)
+			r.start()
+			r.reportAll([]string{"after the change"})
+			r.wantStored([]string{"after the change"})
+			if said := r.manager.log.String(); strings.Contains(said, "poll failed") {
+				t.Errorf("the log says:\n%s", said)
+			}
+		})
+	}
+}
+
+// pollAgain asks for a poll and waits for its success.
+func (r *rig) pollAgain() {
+	r.t.Helper()
+	before := r.status().Server.LastPoll
+	if _, err := r.cli("poll"); err != nil {
+		r.t.Fatal(err)
+	}
+	r.until("another poll", func() error {
+		if s := r.status().Server; !s.LastPoll.After(before) || s.Error != "" {
+			return fmt.Errorf("last poll %s, %s", s.LastPoll, s.Error)
+		}
+		return nil
+	})
+}

@@ -77,6 +77,8 @@ func behaviourFlags() []cli.Flag {
 			Usage: "what honeypots reach by themselves: `POLICY` deny, internet or all"},
 		&cli.StringFlag{Name: "external-ip", EnvVars: []string{"EXTERNAL_IP"},
 			Usage: "report this `ADDRESS` to the server instead of the interface's"},
+		&cli.DurationFlag{Name: "trial-time", EnvVars: []string{"SENSOR_TRIAL_TIME"}, Value: longestTrial,
+			Usage: "`TIME`, 20s to 3m, that network settings of the server have to prove themselves by a poll"},
 		&cli.StringFlag{Name: "prev-prefix", EnvVars: []string{"PREV_PREFIX"},
 			Usage: "compose `PROJECT` that this sensor replaces; set by updates"},
 		&cli.Int64Flag{Name: "update-rate", EnvVars: []string{"UPDATE_RATE"},
@@ -87,6 +89,13 @@ func behaviourFlags() []cli.Flag {
 			Usage: "development sensor: log at debug"},
 	}
 }
+
+// Times that settings of the server may have to prove themselves: less than the
+// shortest is over before an interface has settled.
+const (
+	shortestTrial = 20 * time.Second
+	longestTrial  = 3 * time.Minute
+)
 
 // maxRate is the fastest line that a limit makes sense for, in KiB a second.
 const maxRate = 10 << 20
@@ -112,6 +121,10 @@ func runConfig(c *cli.Context) (app.Config, error) {
 	if rate < 0 || rate > maxRate || c.Duration("update-time") < time.Minute/2 {
 		return app.Config{}, fmt.Errorf("UPDATE_RATE is %d and UPDATE_TIME %s: want KiB a second up to %d, and half a minute at least", rate, c.Duration("update-time"), maxRate)
 	}
+	trial := c.Duration("trial-time")
+	if trial < shortestTrial || trial > longestTrial {
+		return app.Config{}, fmt.Errorf("SENSOR_TRIAL_TIME is %s: want %s to %s", trial, shortestTrial, longestTrial)
+	}
 	return app.Config{
 		Archive: c.String("config"), Interface: c.String("iface"),
 		StateDir: c.String("state-dir"), DeployDir: c.String("deploy-dir"),
@@ -122,6 +135,6 @@ func runConfig(c *cli.Context) (app.Config, error) {
 		CollectorPort:   uint16(port), // #nosec G115 -- checked above
 		CollectorListen: c.String("collector-listen"), MetricsListen: c.String("metrics-listen"),
 		Egress: egress, ExternalIP: c.String("external-ip"),
-		Limits: limits,
+		Limits: limits, TrialTime: trial,
 	}, nil
 }

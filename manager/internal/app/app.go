@@ -63,6 +63,9 @@ type Config struct {
 	ExternalIP string
 	// Limits bound each honeypot.
 	Limits services.Limits
+	// TrialTime is how long settings of the server have to prove themselves
+	// before the last ones that worked return.
+	TrialTime time.Duration
 }
 
 // manager holds the parts of a running manager.
@@ -99,6 +102,7 @@ func Run(ctx context.Context, cfg Config, level zap.AtomicLevel, log *zap.Logger
 	if err != nil {
 		return err
 	}
+	setup.within = cfg.TrialTime
 	host, err := update.NewHost(cfg.HostDockerSocket)
 	if err != nil {
 		return err

@@ -50,7 +50,7 @@ func (s *setup) goOn(now time.Time) {
 		// The trial begins with this manager; the end of the next one counts.
 		s.current, s.archiveOld = s.withWay(s.record.wanted), true
 		s.record = &record{phase: onTrial, before: s.record.before, wanted: s.record.wanted,
-			attempts: s.record.attempts, until: now.Add(trialTime)}
+			attempts: s.record.attempts, until: now.Add(s.within)}
 		s.journalOld = true
 	case s.record.phase == onTrial:
 		// Whatever ended the manager, these settings may have been the cause.
@@ -59,7 +59,7 @@ func (s *setup) goOn(now time.Time) {
 		// The end came between journal and archive, or a person has put the
 		// wanted archive there: it is on trial either way.
 		s.record = &record{phase: onTrial, before: s.withWay(s.record.before), wanted: s.current,
-			attempts: s.record.attempts, until: now.Add(trialTime)}
+			attempts: s.record.attempts, until: now.Add(s.within)}
 		s.journalOld = true
 	default:
 		// The clock may have been set meanwhile.

@@ -13,7 +13,8 @@ import (
 )
 
 const (
-	// trialTime is how long new settings have to prove themselves.
+	// trialTime is how long new settings have to prove themselves, unless the
+	// operator says less.
 	trialTime = 3 * time.Minute
 	// firstRetry is when a refused change is tried again; each further try
 	// comes after twice the time, at most lastRetry.
@@ -44,6 +45,8 @@ type setup struct {
 	journal journal
 	// wake tells that the record has changed.
 	wake chan struct{}
+	// within is how long new settings have to prove themselves.
+	within time.Duration
 	// step is told what comes next. A power cut or a kill is possible there.
 	step func(string)
 
@@ -75,7 +78,7 @@ func openSetup(path string, log *zap.Logger) (*setup, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &setup{log: log, current: current, wake: make(chan struct{}, 1), step: func(string) {}}, nil
+	return &setup{log: log, current: current, wake: make(chan struct{}, 1), within: trialTime, step: func(string) {}}, nil
 }
 
 func (s *setup) path() string {
@@ -205,7 +208,7 @@ func (s *setup) try(now time.Time, next state, attempts int) error {
 	if s.record != nil && s.record.phase == onTrial {
 		before = s.record.before
 	}
-	r := &record{phase: onTrial, before: before, wanted: next, attempts: attempts, until: now.Add(trialTime),
+	r := &record{phase: onTrial, before: before, wanted: next, attempts: attempts, until: now.Add(s.within),
 		restart: !s.reachable(next.way())}
 	s.step("write journal of a trial")
 	if err := s.journal.write(r); err != nil {
@@ -213,7 +216,7 @@ func (s *setup) try(now time.Time, next state, attempts int) error {
 	}
 	s.record, s.journalOld = r, false
 	s.put(next)
-	s.log.Info("settings of the server on trial", zap.Strings("change", r.wanted.way().Describe(r.before.way())), zap.Duration("for", trialTime))
+	s.log.Info("settings of the server on trial", zap.Strings("change", r.wanted.way().Describe(r.before.way())), zap.Duration("for", s.within))
 	s.notify()
 	return nil
 }
@@ -257,7 +260,7 @@ func (s *setup) elapse(now time.Time, reason string) (changed bool) {
 	}
 	defer s.keep()
 	if s.record.phase == onTrial {
-		s.refuse(now, fmt.Sprintf("no poll succeeded within %s: %s", trialTime, reason))
+		s.refuse(now, fmt.Sprintf("no poll succeeded within %s: %s", s.within, reason))
 		return true
 	}
 	next := s.current.archive.Clone()

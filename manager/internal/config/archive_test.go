@@ -5,6 +5,8 @@ import (
 	"bytes"
 	"compress/gzip"
 	"encoding/json"
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -196,7 +198,55 @@ func matches(err error, want string) bool {
 	return strings.Contains(err.Error(), want)
 }
 
-func TestHostileArchives(t *testing.T) {
+func gzipped(t *testing.T, data []byte) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	zip := gzip.NewWriter(&b)
+	if _, err := zip.Write(data); err != nil {
+		t.Fatal(err)
+	}
+	if err := zip.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func unzipped(t *testing.T, packed []byte) []byte {
+	t.Helper()
+	zip, err := gzip.NewReader(bytes.NewReader(packed))
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := io.ReadAll(zip)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func flipped(data []byte, at int) []byte {
+	data = bytes.Clone(data)
+	data[at] ^= 1
+	return data
+}
+
+// resized writes another size into the first head of a tar archive, with the
+// right checksum.
+func resized(plain []byte, size string) []byte {
+	plain = bytes.Clone(plain)
+	copy(plain[124:], size)
+	copy(plain[148:], "        ")
+	sum := 0
+	for _, b := range plain[:512] {
+		sum += int(b)
+	}
+	copy(plain[148:], fmt.Sprintf("%06o\x00 ", sum))
+	return plain
+}
+
+// TestDamagedArchives has more than forty that are damaged or hostile, and a few
+// that only look so. Each is refused with a reason and with what to do.
+func TestDamagedArchives(t *testing.T) {
 	cfg := member{configName, []byte("[server]\n")}
 	header := func(name string, kind byte, size int64) *tar.Header {
 		return &tar.Header{Name: name, Typeflag: kind, Size: size, Linkname: "/etc/shadow", Mode: 0o644}
@@ -207,6 +257,7 @@ func TestHostileArchives(t *testing.T) {
 		many[i] = member{name: "f" + strings.Repeat("x", i)}
 	}
 	good := packTar(t, cfg)
+	plain := unzipped(t, good)
 	big := member{"big", make([]byte, maxMember)}
 	var heavy []member
 	for _, name := range strings.Split("abcdefghi", "") {
@@ -242,11 +293,44 @@ func TestHostileArchives(t *testing.T) {
 		{"long text", packTar(t, member{configName, make([]byte, maxConfig+1)}), "at most 65536"},
 		{"bomb", packTar(t, heavy...), "more than 8 MB unpacked"},
 		{"not UTF-8", packTar(t, member{configName, []byte("[a]\nb = \xff\n")}), "not UTF-8"},
+		{"UTF-16", packTar(t, member{configName, []byte("\xff\xfe[\x00a\x00]\x00\n\x00")}), "not UTF-8"},
+		{"no section", packTar(t, member{configName, []byte("host = a\n")}), "line 1"},
+		{"section twice", packTar(t, member{configName, []byte("[a]\n[a]\n")}), "twice"},
+		{"key twice", packTar(t, member{configName, []byte("[a]\nb = 1\nb = 2\n")}), "twice"},
+		{"key without a name", packTar(t, member{configName, []byte("[a]\n= 1\n")}), "line 2"},
+		{"empty text", packTar(t, member{configName, nil}), "server.host is missing"},
+		{"web page", []byte("<html>Please log in</html>"), "not a gzipped tar archive"},
+		{"gzipped web page", gzipped(t, []byte("<html>Please log in</html>")), "read the tar archive"},
+		{"gzip without content", gzipped(t, nil), "no member honeysens.cfg"},
+		{"head of gzip only", good[:10], "EOF"},
+		{"cut in the middle", good[:len(good)/2], "EOF"},
+		{"a bit of the packed data flipped", flipped(good, len(good)/2), ""},
+		{"tar cut in a head", gzipped(t, plain[:100]), "EOF"},
+		{"tar cut in a body", gzipped(t, plain[:515]), "EOF"},
+		{"checksum of a head", gzipped(t, flipped(plain, 0)), "invalid tar header"},
+		{"size of a head", gzipped(t, resized(plain, "77777777777")), "bytes"},
+		{"negative size", gzipped(t, resized(plain, "-0000000001")), "invalid tar header"},
+		{"two archives in one", append(bytes.Clone(good), good...), ""},
+		{"rubbish behind it", append(bytes.Clone(good), "rubbish"...), "damaged at its end"},
+		{"endless name", packTar(t, member{strings.Repeat("x", 2000), nil}), "plain file name"},
+		{"name with a line end", packTar(t, member{"a\nb", nil}), "plain file name"},
 	}
+	whole := map[string]bool{"good": true, "with ./": true, "with ./ directory": true, "unknown file": true, "two archives in one": true}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			if _, err := parse(test.packed); !matches(err, test.wantErr) {
+			path := filepath.Join(t.TempDir(), "s1.tar.gz")
+			if err := os.WriteFile(path, test.packed, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			archive, _, err := Open(path)
+			if err == nil && !whole[test.name] {
+				_, err = archive.Settings()
+			}
+			if whole[test.name] != (err == nil) || !matches(err, test.wantErr) && test.wantErr != "" {
 				t.Errorf("got %v, want %q", err, test.wantErr)
+			}
+			if err != nil && (!strings.Contains(err.Error(), "server") || len(err.Error()) > 1500) {
+				t.Errorf("it does not say what to do: %v", err)
 			}
 		})
 	}

@@ -94,10 +94,10 @@ func (d *Doctor) Examine(ctx context.Context) Report {
 	d.findings = nil
 	for _, examine := range []func(context.Context){
 		d.examineManager, d.examineArchive,
-		d.examineKernel, d.examineMemory, d.examineCgroups, d.examineState,
+		d.examineKernel, d.examineFeatures, d.examineMemory, d.examineCgroups, d.examineState,
 		d.examineInterface, d.examinePorts, d.examineHelper,
 		d.examineEngine, d.examineHostEngine, d.examineDeployment,
-		d.examineServer, d.examineServices, d.examineEvents,
+		d.examineNames, d.examineServer, d.examineServices, d.examineEvents,
 	} {
 		limited, cancel := context.WithTimeout(ctx, d.cfg.Patience)
 		examine(limited)

@@ -102,6 +102,14 @@ func alone(cfg Config) *Doctor { return New(cfg, nil, nil) }
 
 const archive = "../config/testdata/dhcp.tar.gz"
 
+// level is that of this kernel's features.
+func level() Level {
+	if kernelFeatures().landlock < landlockTCP {
+		return Note
+	}
+	return OK
+}
+
 func TestRunningSensor(t *testing.T) {
 	healthy := manager{running: &Running{
 		Version: "1.0", Interface: "no-such",
@@ -135,7 +143,7 @@ func TestNothingRuns(t *testing.T) {
 	}
 	expect(t, report.Findings,
 		want{"manager", Problem, "no manager runs"}, want{"configuration", Problem, "does not exist"},
-		want{"kernel", OK, ""}, want{"memory", OK, ""}, want{"control groups", OK, "v2"},
+		want{"kernel", OK, ""}, want{"kernel features", level(), ""}, want{"memory", OK, ""}, want{"control groups", OK, "v2"},
 		want{"state directory", Problem, "no such file"}, want{"interface", Problem, "this host alone"},
 		want{"helper", Problem, "not running"}, want{"nested engine", Problem, "dockerd"},
 		want{"host's engine", Note, "by hand"}, want{"deployment", Note, "HOST_PWD"}, want{"server", Skipped, ""})
@@ -146,7 +154,7 @@ func TestBeforeTheFirstStart(t *testing.T) {
 	report := alone(Config{Before: true, Archive: dir, Interface: "lo", StateDir: filepath.Join(dir, "state"), Root: goodRoot(t), HostDockerSocket: dir}).Examine(t.Context())
 	expect(t, report.Findings,
 		want{"manager", Skipped, "not started"}, want{"configuration", Problem, "conf/"},
-		want{"kernel", OK, ""}, want{"memory", OK, ""}, want{"control groups", OK, ""},
+		want{"kernel", OK, ""}, want{"kernel features", level(), ""}, want{"memory", OK, ""}, want{"control groups", OK, ""},
 		want{"state directory", OK, dir + " can be written"}, want{"interface", Problem, ""}, want{"ports", Note, "22/tcp, 8080/tcp, 161/udp"},
 		want{"helper", Skipped, ""}, want{"nested engine", Skipped, ""}, want{"host's engine", Note, "is not a socket"},
 		want{"deployment", Note, ""}, want{"server", Skipped, ""})

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -120,4 +121,40 @@ func muteServer(t *testing.T) net.Addr {
 		<-done
 	})
 	return listener.Addr()
+}
+
+// TestServersAddress reaches a server by whatever the settings call it, under
+// the name of its certificate.
+func TestServersAddress(t *testing.T) {
+	ca := newCA(t)
+	leaf := issue(t, &ca, leafFor(testName))
+	for _, at := range []struct{ listen, host string }{{"127.0.0.1", "127.0.0.1"}, {"::1", "::1"}, {"127.0.0.1", "localhost"}} {
+		t.Run(at.host, func(t *testing.T) {
+			var host, sni string
+			s := &testServer{leaf: leaf, Server: httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				host, sni = r.Host, r.TLS.ServerName
+				signed(w, wordPost, 200, []byte(emptyAnswer))
+			}))}
+			listener, err := net.Listen("tcp", net.JoinHostPort(at.listen, "0"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.Listener.Close()
+			s.Listener = listener
+			s.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{leaf.cert.Raw}, PrivateKey: leaf.key}}, MinVersion: tls.VersionTLS12}
+			s.StartTLS()
+			defer s.Close()
+			settings := s.settings(t, ca.cert)
+			settings.Server.Host = at.host
+			c := New(Config{}, settings)
+			defer c.Close()
+			port := strconv.Itoa(int(settings.Server.Port))
+			if _, err := c.PostStatus(t.Context(), Status{}); err != nil || host != net.JoinHostPort(testName, port) || sni != testName {
+				t.Errorf("%v, host %s, name %s", err, host, sni)
+			}
+			if c.Address() != net.JoinHostPort(at.host, port) {
+				t.Errorf("address %s", c.Address())
+			}
+		})
+	}
 }

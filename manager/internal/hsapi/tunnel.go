@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -29,6 +30,9 @@ const (
 	schemeNTLM  = "NTLM"
 	schemeBasic = "Basic"
 )
+
+// schemeName is what others can be called: nothing that holds a secret.
+var schemeName = regexp.MustCompile(`^[A-Za-z-]{1,20}$`)
 
 // tunnel opens connections through an HTTP proxy (CONNECT, RFC 9110 9.3.6).
 // User and password are sent only to a proxy that asks for them; NTLM
@@ -57,7 +61,6 @@ func (e *proxyError) Unwrap() error { return e.err }
 // refusedConnect is the answer of a proxy that does not connect.
 type refusedConnect struct {
 	status int
-	text   string
 	header http.Header
 	// told is set when user and password were sent.
 	told bool
@@ -68,12 +71,26 @@ func (r *refusedConnect) offers() []string {
 	var schemes []string
 	for _, value := range r.header.Values("Proxy-Authenticate") {
 		scheme, _, _ := strings.Cut(strings.TrimSpace(value), " ")
-		schemes = append(schemes, scheme)
+		if schemeName.MatchString(scheme) {
+			schemes = append(schemes, scheme)
+		}
 	}
 	return schemes
 }
 
-func (r *refusedConnect) Error() string { return "the proxy answers " + r.text }
+// Error has none of the proxy's own words: they could repeat what it was told.
+func (r *refusedConnect) Error() string {
+	return strings.TrimSpace(fmt.Sprintf("the proxy answers %d %s", r.status, http.StatusText(r.status)))
+}
+
+// silent leaves out of an error what a proxy said.
+func silent(err error) error {
+	var network net.Error
+	if errors.As(err, &network) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return err
+	}
+	return errors.New("not HTTP")
+}
 
 // dial returns a connection that leads to the address.
 func (t *tunnel) dial(ctx context.Context, _, address string) (net.Conn, error) {
@@ -219,13 +236,13 @@ func (p *proxyTalk) ask(ctx context.Context, scheme string, token []byte) (*refu
 	}
 	response, err := http.ReadResponse(p.in, request) //nolint:bodyclose // there is none when the connection is made, whatever the head says (RFC 9110 9.3.6)
 	if err != nil {
-		return nil, fmt.Errorf("read the proxy's answer: %w", err)
+		return nil, fmt.Errorf("read the proxy's answer: %w", silent(err))
 	}
 	if response.StatusCode == http.StatusOK {
 		return nil, nil //nolint:nilnil // neither refused nor failed
 	}
 	defer response.Body.Close()
-	refused := &refusedConnect{status: response.StatusCode, text: fmt.Sprintf("%.100q", response.Status), header: response.Header, told: scheme != ""}
+	refused := &refusedConnect{status: response.StatusCode, header: response.Header, told: scheme != ""}
 	if !keeps(response) {
 		p.close()
 		return refused, nil

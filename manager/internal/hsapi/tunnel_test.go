@@ -67,6 +67,7 @@ func asks(headers ...string) string {
 // TestHostileProxy has proxies answer in all ways but the right one.
 func TestHostileProxy(t *testing.T) {
 	challenge := "Proxy-Authenticate: NTLM " + base64.StdEncoding.EncodeToString(oldChallenge())
+	basic := base64.StdEncoding.EncodeToString([]byte("sensor:secret"))
 	always := func(answers ...string) func(int) []string { return func(int) []string { return answers } }
 	tests := []struct {
 		name   string
@@ -79,6 +80,9 @@ func TestHostileProxy(t *testing.T) {
 		{"endless refusal", always("HTTP/1.1 407 Who?\r\nProxy-Authenticate: Basic\r\nContent-Length: 99999999\r\n\r\n" + strings.Repeat("x", 2*maxProxyText)), "407"},
 		{"speaks before it is asked", always("HTTP/1.1 200 OK\r\n\r\nhello"), "sends before it is asked"},
 		{"status of a thousand letters", always("HTTP/1.1 500 " + strings.Repeat("x", 1000) + "\r\n\r\n"), "proxy itself reaches"},
+		{"repeats what it was told", always(asks("Proxy-Authenticate: Basic"), asks("Proxy-Authenticate: "+basic)), "does not accept user and password"},
+		{"repeats it as its status", always(asks("Proxy-Authenticate: Basic"), "HTTP/1.1 500 "+basic+"\r\n\r\n"), "proxy itself reaches"},
+		{"repeats it as a head that is none", always(asks("Proxy-Authenticate: Basic"), "HTTP/1.1 200 OK\r\n"+basic+"\r\n\r\n"), "not HTTP"},
 		{"no scheme", always(asks("X: y")), `knows users by "" only`},
 		{"unknown scheme", always(asks("Proxy-Authenticate: Digest realm=x", "Proxy-Authenticate: Negotiate")), `knows users by "Digest, Negotiate" only`},
 		{"NTLM without a challenge", always(asks("Proxy-Authenticate: NTLM"), asks("Proxy-Authenticate: NTLM")), "does not accept user and password"},
@@ -95,6 +99,9 @@ func TestHostileProxy(t *testing.T) {
 			settings.Proxy = rawProxy(t, test.script)
 			c.Configure(settings)
 			_, err := c.PostStatus(t.Context(), Status{})
+			if strings.Contains(fmt.Sprint(err), basic) {
+				t.Errorf("the password shows: %v", err)
+			}
 			if ClassOf(err) != ClassProxy || !strings.Contains(err.Error(), test.says) || len(err.Error()) > 800 {
 				t.Errorf("class %q, %v; want %q", ClassOf(err), err, test.says)
 			}

@@ -26,6 +26,15 @@ type Deployment struct {
 // Deploy deploys a sensor on the sensor host as the guide in the archive says,
 // and returns its deployment directory.
 func (l *Lab) Deploy(ctx context.Context, d Deployment) (string, error) {
+	dir, err := l.Prepare(ctx, d)
+	if err != nil {
+		return "", err
+	}
+	return dir, l.StartSensor(ctx, dir, d.Config)
+}
+
+// Prepare does what the guide says up to the start.
+func (l *Lab) Prepare(ctx context.Context, d Deployment) (string, error) {
 	dir := filepath.Join(l.cfg.Dir, "sensor")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", fmt.Errorf("make deployment directory: %w", err)
@@ -39,13 +48,25 @@ func (l *Lab) Deploy(ctx context.Context, d Deployment) (string, error) {
 	if err := output(l.Docker(ctx, "load", "--input", filepath.Join(dir, "firmware.img"))); err != nil {
 		return "", fmt.Errorf("load image: %w", err)
 	}
-	if err := copyFile(d.Config, filepath.Join(dir, "conf", filepath.Base(d.Config))); err != nil {
-		return "", fmt.Errorf("copy configuration: %w", err)
+	return dir, configure(dir, d.Config)
+}
+
+func configure(dir, archive string) error {
+	if err := copyFile(archive, filepath.Join(dir, "conf", filepath.Base(archive))); err != nil {
+		return fmt.Errorf("copy configuration: %w", err)
+	}
+	return nil
+}
+
+// StartSensor starts a sensor that was prepared, with a configuration archive.
+func (l *Lab) StartSensor(ctx context.Context, dir, archive string) error {
+	if err := configure(dir, archive); err != nil {
+		return err
 	}
 	if err := output(l.ComposeCommand(ctx, dir, "up", "-d")); err != nil {
-		return "", fmt.Errorf("start sensor: %w", err)
+		return fmt.Errorf("start sensor: %w", err)
 	}
-	return dir, nil
+	return nil
 }
 
 func adjust(path string, d Deployment) error {

@@ -125,6 +125,27 @@ func (s *Scenario) deploy(ctx context.Context, d host.Deployment) error {
 	return err
 }
 
+// Prepare deploys the sensor up to its start.
+func (s *Scenario) Prepare(ctx context.Context, edit map[string]string) error {
+	s.say("preparing the sensor by its guide: unpack, load, configure")
+	config, err := s.Configuration(ctx)
+	if err != nil {
+		return err
+	}
+	s.Dir, err = s.Lab.Prepare(ctx, host.Deployment{Archive: s.files.Archive, Config: config, Edit: edit})
+	return err
+}
+
+// Start starts the sensor that was prepared, with its newest configuration.
+func (s *Scenario) Start(ctx context.Context) error {
+	s.say("starting the sensor")
+	config, err := s.Configuration(ctx)
+	if err != nil {
+		return err
+	}
+	return s.Lab.StartSensor(ctx, s.Dir, config)
+}
+
 // Configuration writes the sensor's configuration archive into the lab's
 // directory and returns its path.
 func (s *Scenario) Configuration(ctx context.Context) (string, error) {
