@@ -20,8 +20,8 @@ GOLANGCI := $(TOOLS)/golangci-lint-$(GOLANGCI_VERSION)
 SOURCES := manager nethelper cni shared packaging
 
 # Tests are told apart by their names: TestNetns has the kernel, TestEngine a Docker
-# engine, TestE2E the lab, TestHost a virtual machine. The rest needs nothing.
-SLOW := ^(TestNetns|TestEngine|TestE2E|TestHost)
+# engine, TestE2E the lab, TestVM a virtual machine. The rest needs nothing.
+SLOW := ^(TestNetns|TestEngine|TestE2E|TestVM)
 REQUIRE := packaging/lab/require.sh
 
 .PHONY: help
@@ -63,7 +63,7 @@ test-host: ## the sensor deployed on a stock Debian 13 virtual machine; as root,
 	@$(REQUIRE) test lab host
 	$(MAKE) --no-print-directory dist services
 	packaging/lab/vm/build.sh $(OUT)/cache/vm
-	$(GO) test -count=1 -timeout 60m -v -run '^TestHost' ./packaging/lab/...
+	$(GO) test -count=1 -timeout 60m -v -run '^TestVM' ./packaging/lab/...
 
 .PHONY: test-chaos
 test-chaos: ## 50 kills of the engine or the services in the middle of their work; as root, minutes

@@ -22,10 +22,10 @@ const (
 	readyWithin  = 10 * time.Minute
 )
 
-// TestHostDeployment deploys the archive by its guide on a stock Debian 13,
+// TestVMDeployment deploys the archive by its guide on a stock Debian 13,
 // attacks it from outside, reboots it, and cuts its power. Services and events
 // come back by themselves.
-func TestHostDeployment(t *testing.T) {
+func TestVMDeployment(t *testing.T) {
 	nettest.Need(t, "qemu-system-x86_64", "ssh", "ip")
 	s := labtest.New(t, "vm")
 	labtest.Must(t, s.Up(t.Context()))
