@@ -36,6 +36,8 @@ func (s *sensor) Events(context.Context) (control.EventList, error) {
 	return list, nil
 }
 
+func (s *sensor) SelfTest(context.Context, func(control.TestFinding)) bool { return true }
+
 func (s *sensor) OrderUpdate(control.UpdateOrder) error { return nil }
 
 func (s *sensor) RetryEvents(_ context.Context, retry control.Retry) (int, error) {

@@ -42,6 +42,7 @@ func newCLI() *cli.App {
 			pollCommand(),
 			redirectCommand(),
 			doctorCommand(),
+			selfTestCommand(),
 			updateCommand(),
 			logLevelCommand(),
 			configCommand(),

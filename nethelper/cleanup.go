@@ -12,6 +12,7 @@ import (
 	"honeysens.org/dockersensor/nethelper/internal/link"
 	"honeysens.org/dockersensor/nethelper/internal/nft"
 	"honeysens.org/dockersensor/nethelper/internal/passage"
+	"honeysens.org/dockersensor/nethelper/internal/probe"
 	"honeysens.org/dockersensor/nethelper/internal/ruleset"
 	"honeysens.org/dockersensor/shared/helperapi"
 )
@@ -89,8 +90,9 @@ func cleanUp(ctx context.Context, match func(id string) bool) ([]string, error) 
 	}
 	bridges, linkErr := cleanUpLinks(match)
 	interfaces, ifaceErr := iface.Cleanup(match, resolvConf)
-	removed = append(append(removed, bridges...), interfaces...)
-	return removed, errors.Join(passageErr, tableErr, linkErr, ifaceErr)
+	probes, probeErr := probe.Cleanup()
+	removed = append(append(append(removed, bridges...), interfaces...), probes...)
+	return removed, errors.Join(passageErr, tableErr, linkErr, ifaceErr, probeErr)
 }
 
 func cleanUpLinks(match func(id string) bool) ([]string, error) {

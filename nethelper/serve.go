@@ -23,6 +23,7 @@ import (
 	"honeysens.org/dockersensor/nethelper/internal/nft"
 	"honeysens.org/dockersensor/nethelper/internal/passage"
 	"honeysens.org/dockersensor/nethelper/internal/policy"
+	"honeysens.org/dockersensor/nethelper/internal/probe"
 	"honeysens.org/dockersensor/shared/helperapi"
 	"honeysens.org/dockersensor/shared/logging"
 	"honeysens.org/dockersensor/shared/unixsock"
@@ -169,7 +170,8 @@ func (s serving) core(table *nft.Table) (*core.Core, error) {
 	s.sensor.StateFile = filepath.Join(s.stateDir, "network.json")
 	return core.New(s.sensor, core.Parts{
 		Table: table, Passage: way, Services: services, Host: core.Kernel{},
-		Links: link.New(s.sensor.SensorID, s.sensor.Rights.Iface),
+		Links:  link.New(s.sensor.SensorID, s.sensor.Rights.Iface),
+		Prober: probe.New(s.sensor.Rights.Iface),
 		Interface: iface.New(iface.Config{
 			SensorID: s.sensor.SensorID, Iface: s.sensor.Rights.Iface, Dir: s.stateDir, ResolvConf: s.resolvConf,
 		}, s.log.Named("iface")),
@@ -181,6 +183,9 @@ func (s serving) core(table *nft.Table) (*core.Core, error) {
 func (s serving) adopt(ctx context.Context, network *core.Core) {
 	ctx, cancel := context.WithTimeout(ctx, adoptTimeout)
 	defer cancel()
+	if _, err := probe.Cleanup(); err != nil {
+		s.log.Warn("route of a killed helper stays", zap.Error(err))
+	}
 	if err := network.Adopt(ctx); err != nil {
 		s.log.Warn("state of the helper before is not taken over", zap.Error(err))
 	}

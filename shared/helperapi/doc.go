@@ -6,6 +6,7 @@
 //	GET /v1/network  Observed out.
 //	DELETE /v1/network  Observed out: everything but the interface is taken back,
 //	                 for another sensor on this host. PUT takes it again.
+//	POST /v1/probe   Probe in, ProbeResult out: a connection as of an attacker.
 //	GET /v1/health   Health out.
 //
 // An answer other than 200 carries an Error. The helper decodes strictly:
@@ -19,6 +20,7 @@ package helperapi
 // Routes and limits of the API.
 const (
 	PathNetwork = "/v1/network"
+	PathProbe   = "/v1/probe"
 	PathHealth  = "/v1/health"
 
 	// MaxBody is the largest request or answer, in bytes. 60 services with all

@@ -148,13 +148,13 @@ func newManager(cfg Config, setup *setup, log *zap.Logger) (*manager, error) {
 	docker := services.NewDocker(engine, log.Named("engine"))
 	m.services = services.New(services.Config{
 		Store: filepath.Join(cfg.StateDir, "services.json"), Interface: cfg.Interface, CollectorPort: cfg.CollectorPort,
-		Limits: cfg.Limits,
+		Limits: cfg.Limits, Held: func(id string) bool { return m.collector.Held(id) },
 	}, docker, store, m.keeper, log.Named("services"))
 	m.ground = ground{engine: docker, log: log.Named("update")}
 	if cfg.Interface != "" {
 		m.ground.helper = network.New(network.Config{Socket: cfg.HelperSocket}, log.Named("helper"))
 	}
-	m.collector = collector.New(collector.Config{AnyPeer: cfg.CollectorListen != ""}, m.spool, m.services.Identify, log.Named("collector"))
+	m.collector = collector.New(collector.Config{AnyPeer: cfg.CollectorListen != "", Rate: eventRate(cfg)}, m.spool, m.services.Identify, log.Named("collector"))
 	m.intake = &intake{server: m.collector, port: cfg.CollectorPort, fixed: cfg.CollectorListen, log: log.Named("collector")}
 	m.poller = poller.New(poller.Config{Interval: settings.Server.Interval}, m.server, m, m, log.Named("poller"))
 	m.uploader = uploader.New(uploader.Config{Source: m.sourceText, Known: m.lastPoll}, m.spool, m.server, log.Named("uploader"))
@@ -197,6 +197,15 @@ func (m *manager) run(ctx context.Context, control *control.Server) {
 	parts.Go(func() { m.watchTrials(ctx) })
 	parts.Wait()
 	front.Wait()
+}
+
+// eventRate is that of one honeypot. Peers that nobody knows have none: they are
+// no honeypots of this sensor.
+func eventRate(cfg Config) int {
+	if cfg.CollectorListen != "" {
+		return 0
+	}
+	return cfg.Limits.WithDefaults().EventRate
 }
 
 // wantedNetwork is the network without its services.

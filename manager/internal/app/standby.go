@@ -16,6 +16,7 @@ import (
 	"honeysens.org/dockersensor/manager/internal/hsapi"
 	"honeysens.org/dockersensor/manager/internal/images"
 	"honeysens.org/dockersensor/manager/internal/network"
+	"honeysens.org/dockersensor/manager/internal/selftest"
 	"honeysens.org/dockersensor/manager/internal/services"
 	"honeysens.org/dockersensor/manager/internal/update"
 	"honeysens.org/dockersensor/shared/helperapi"
@@ -254,6 +255,12 @@ func (s *standby) Events(context.Context) (control.EventList, error) {
 
 // RetryEvents says who has them.
 func (s *standby) RetryEvents(context.Context, control.Retry) (int, error) { return 0, errNotServing }
+
+// SelfTest says whom to ask.
+func (s *standby) SelfTest(_ context.Context, tell func(control.TestFinding)) bool {
+	tell(control.TestFinding{Verdict: string(selftest.Broken), Part: selftest.PartHelper, Text: errNotServing.Error()})
+	return false
+}
 
 // OrderUpdate says whom to ask.
 func (s *standby) OrderUpdate(control.UpdateOrder) error { return errNotServing }

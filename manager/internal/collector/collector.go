@@ -25,6 +25,9 @@ type Config struct {
 	// MaxConnsPerSource bounds those of one address, default 16. Beyond that
 	// the one that was idle for longest makes room.
 	MaxConnsPerSource int
+	// Rate is how many events a second one service may report in the long run; 0
+	// for any number.
+	Rate int
 	// MaxMessage is in bytes, default 1 MiB.
 	MaxMessage int
 	// Handshake is the time for a handshake, default 5 s.
@@ -73,6 +76,8 @@ type Collector struct {
 	log      *zap.Logger
 
 	counts counts
+	marks  marks
+	paces  paces
 
 	mu      sync.Mutex
 	sources map[netip.Addr]*source
@@ -80,7 +85,7 @@ type Collector struct {
 }
 
 type counts struct {
-	accepted, rejected, failed, refused, broken, commands atomic.Uint64
+	accepted, rejected, failed, refused, broken, commands, tests atomic.Uint64
 }
 
 // Stats counts since the start.
@@ -99,6 +104,8 @@ type Stats struct {
 	Broken uint64
 	// Commands are heartbeats, as a rule.
 	Commands uint64
+	// Tests are events of the sensor's own tests.
+	Tests uint64
 }
 
 // The first log entries of a kind in a minute are written; a flood is counted in
@@ -161,6 +168,7 @@ func (c *Collector) Stats() Stats {
 		Refused:     c.counts.refused.Load(),
 		Broken:      c.counts.broken.Load(),
 		Commands:    c.counts.commands.Load(),
+		Tests:       c.counts.tests.Load(),
 	}
 }
 

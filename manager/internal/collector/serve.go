@@ -144,11 +144,19 @@ func split(parts [][]byte) (envelope [][]byte, body []byte, err error) {
 func (c *Collector) take(ctx context.Context, p *peer, body []byte) []byte {
 	received := time.Now()
 	origin := c.originOf(p)
-	encoded, err := p.clean(body, received)
+	if wait := c.paces.delay(origin, c.cfg.Rate, received); wait > 0 {
+		c.log.Warn("service reports more than it may and is held back", zap.String("service", origin), zap.Int("events_a_second", c.cfg.Rate))
+		pause(ctx, wait)
+	}
+	attacker, encoded, err := p.clean(body, received)
 	if err != nil {
 		c.counts.rejected.Add(1)
 		c.log.Warn("event is beyond repair", zap.String("service", origin), zap.String("reason", clip(err.Error())))
 		return errorReply(err.Error())
+	}
+	if c.marks.test(attacker, origin) {
+		c.counts.tests.Add(1)
+		return []byte(replyOK)
 	}
 	// The end of the collector is no reason to lose an event that is here.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.cfg.Keep)
@@ -162,15 +170,17 @@ func (c *Collector) take(ctx context.Context, p *peer, body []byte) []byte {
 	return []byte(replyOK)
 }
 
-// clean repairs an event, one at a time for each source.
-func (s *source) clean(body []byte, received time.Time) ([]byte, error) {
+// clean repairs an event, one at a time for each source, and tells whom it is
+// about.
+func (s *source) clean(body []byte, received time.Time) (attacker string, encoded []byte, err error) {
 	s.decode.Lock()
 	defer s.decode.Unlock()
 	e, err := event.Decode(body, received)
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
-	return json.Marshal(e)
+	encoded, err = json.Marshal(e)
+	return e.Source, encoded, err
 }
 
 func errorReply(reason string) []byte {

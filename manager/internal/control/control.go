@@ -43,6 +43,9 @@ type Sensor interface {
 	Events(ctx context.Context) (EventList, error)
 	// RetryEvents returns how many events go to the server again.
 	RetryEvents(ctx context.Context, retry Retry) (int, error)
+	// SelfTest visits all honeypots as an attacker would, tells each finding, and
+	// whether all is good.
+	SelfTest(ctx context.Context, tell func(TestFinding)) bool
 	// OrderUpdate does what the operator wants of updates.
 	OrderUpdate(order UpdateOrder) error
 }
@@ -94,6 +97,7 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("GET "+pathEvents, s.events)
 	mux.HandleFunc("POST "+pathRetry, s.retry)
 	mux.HandleFunc("POST "+pathUpdate, s.update)
+	mux.HandleFunc("POST "+pathSelfTest, s.selfTest)
 	mux.HandleFunc("POST "+pathPoll, func(http.ResponseWriter, *http.Request) { s.sensor.Poll() })
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		peer, ok := unixsock.PeerFrom(r.Context())

@@ -25,12 +25,21 @@ type fixed struct {
 	events EventList
 	retry  Retry
 	err    error
+	// findings are those of a self-test.
+	findings []TestFinding
 }
 
 func (f *fixed) Status(context.Context) Status { return f.status }
 func (f *fixed) Poll()                         { f.polls.Add(1) }
 
 func (f *fixed) Events(context.Context) (EventList, error) { return f.events, f.err }
+
+func (f *fixed) SelfTest(_ context.Context, tell func(TestFinding)) bool {
+	for _, finding := range f.findings {
+		tell(finding)
+	}
+	return f.err == nil
+}
 
 func (f *fixed) OrderUpdate(UpdateOrder) error { return nil }
 

@@ -19,6 +19,9 @@ type Limits struct {
 	Disk int64
 	// LogRate bounds the lines a second that it may print. Default: 200.
 	LogRate int
+	// EventRate is how many events a second it may report in the long run; beyond
+	// that it is held back. Default: 200.
+	EventRate int
 }
 
 // The least that a honeypot can be started with: the engine's runtime starts
@@ -37,6 +40,7 @@ func (l Limits) WithDefaults() Limits {
 	setDefault(&l.CPUWeight, 256)
 	setDefault(&l.Disk, 256<<20)
 	setDefault(&l.LogRate, 200)
+	setDefault(&l.EventRate, 200)
 	return l
 }
 
@@ -57,6 +61,7 @@ func (l Limits) Validate() error {
 	}{
 		{"memory in bytes", l.Memory, minMemory}, {"processes", l.PIDs, minPIDs}, {"CPU weight", l.CPUWeight, minWeight},
 		{"disk space in bytes", l.Disk, minDisk}, {"log lines a second", int64(l.LogRate), 1},
+		{"events a second", int64(l.EventRate), 1},
 	} {
 		if limit.value < limit.want {
 			errs = append(errs, fmt.Errorf("limit of services: %d %s: want %d or more", limit.value, limit.name, limit.want))

@@ -2,6 +2,7 @@ package services
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -23,6 +24,8 @@ type Config struct {
 	CollectorPort uint16
 	// Limits bound each honeypot.
 	Limits Limits
+	// Held tells whether a service is held back for reporting too much, or is nil.
+	Held func(id string) bool
 	// Resync is the longest pause between two looks at the engine. Default: a
 	// minute.
 	Resync time.Duration
@@ -129,8 +132,14 @@ func (s *Services) Wake() {
 // States returns what there is to say about the wanted services, sorted by id.
 func (s *Services) States() []State {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Clone(s.states)
+	states := slices.Clone(s.states)
+	s.mu.Unlock()
+	for n := range states {
+		if state := &states[n]; s.cfg.Held != nil && state.Status == Running && state.Reason == "" && s.cfg.Held(state.ID) {
+			state.Reason = fmt.Sprintf("it reports more than %d events a second and is held back (SERVICE_EVENT_RATE)", s.cfg.Limits.EventRate)
+		}
+	}
+	return states
 }
 
 // EngineError says why the engine does not answer, or returns nil.

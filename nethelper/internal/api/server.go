@@ -36,6 +36,8 @@ type Network interface {
 	// Apply puts the wanted state in force, all or nothing.
 	Apply(ctx context.Context, want helperapi.Network) (helperapi.Observed, error)
 	Observe(ctx context.Context) (helperapi.Observed, error)
+	// Probe makes a connection that arrives at the interface.
+	Probe(ctx context.Context, p helperapi.Probe) (helperapi.ProbeResult, error)
 	// Release lets go of everything but the interface.
 	Release(ctx context.Context) (helperapi.Observed, error)
 }
@@ -130,6 +132,7 @@ func (s *Server) routes() []route {
 		{http.MethodPut, helperapi.PathNetwork, true, s.putNetwork},
 		{http.MethodGet, helperapi.PathNetwork, false, s.getNetwork},
 		{http.MethodDelete, helperapi.PathNetwork, true, s.deleteNetwork},
+		{http.MethodPost, helperapi.PathProbe, true, s.postProbe},
 		{http.MethodGet, helperapi.PathHealth, false, s.getHealth},
 	}
 }

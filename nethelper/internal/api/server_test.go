@@ -43,6 +43,10 @@ func (f *fakeNetwork) Release(context.Context) (helperapi.Observed, error) {
 	return helperapi.Observed{}, nil
 }
 
+func (f *fakeNetwork) Probe(context.Context, helperapi.Probe) (helperapi.ProbeResult, error) {
+	return helperapi.ProbeResult{Outcome: helperapi.ProbeAnswered}, nil
+}
+
 func (f *fakeNetwork) Observe(context.Context) (helperapi.Observed, error) {
 	return helperapi.Observed{Applied: true}, nil
 }
@@ -196,7 +200,7 @@ func TestRights(t *testing.T) {
 	for _, r := range s.routes() {
 		writes[r.method] = writes[r.method] || r.write
 	}
-	if writes["GET"] || !writes["PUT"] || !writes["DELETE"] {
+	if writes["GET"] || !writes["PUT"] || !writes["DELETE"] || !writes["POST"] {
 		t.Errorf("rights of methods: %v", writes)
 	}
 }

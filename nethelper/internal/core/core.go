@@ -80,6 +80,11 @@ type Interface interface {
 	Remove() error
 }
 
+// Prober makes connections that arrive at the interface.
+type Prober interface {
+	Connect(ctx context.Context, bridge string, want helperapi.Probe) (helperapi.ProbeResult, error)
+}
+
 // Config is what the operator gave the sensor.
 type Config struct {
 	SensorID  string
@@ -99,6 +104,7 @@ type Parts struct {
 	Services  Services
 	Interface Interface
 	Host      Host
+	Prober    Prober
 }
 
 // Core is the state in force and how to get there.

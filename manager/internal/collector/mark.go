@@ -1,0 +1,67 @@
+package collector
+
+import (
+	"net/netip"
+	"sync"
+	"time"
+)
+
+const (
+	// markFor is how long events of a marked source are no attacks. Some honeypots
+	// report only when they give up on a connection.
+	markFor = 15 * time.Minute
+	// maxMarks bounds the sources that are marked at a time.
+	maxMarks = 4096
+)
+
+// marks are sources of the sensor's own tests.
+type marks struct {
+	mu sync.Mutex
+	of map[netip.Addr]mark
+}
+
+type mark struct {
+	until time.Time
+	// reported gets the first service that reports the source.
+	reported chan string
+}
+
+// Mark announces a test: events with this source are answered as all others, and
+// not kept. The channel gets the id of the service that reports it first. A
+// source is to be one that no attacker can have or guess.
+func (c *Collector) Mark(source netip.Addr) <-chan string {
+	m := &c.marks
+	now := time.Now()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.of == nil {
+		m.of = map[netip.Addr]mark{}
+	}
+	for known, mark := range m.of {
+		if now.After(mark.until) || len(m.of) >= maxMarks {
+			delete(m.of, known)
+		}
+	}
+	reported := make(chan string, 1)
+	m.of[source] = mark{now.Add(markFor), reported}
+	return reported
+}
+
+// test tells whether an event comes of a test, and then who is to know.
+func (m *marks) test(source, origin string) bool {
+	addr, err := netip.ParseAddr(source)
+	if err != nil {
+		return false
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	mark, ok := m.of[addr.Unmap()]
+	if !ok || time.Now().After(mark.until) {
+		return false
+	}
+	select {
+	case mark.reported <- origin:
+	default:
+	}
+	return true
+}

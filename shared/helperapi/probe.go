@@ -1,0 +1,61 @@
+package helperapi
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/netip"
+)
+
+// ProbeText is what a probe says to a honeypot.
+const ProbeText = "HoneySens self-test\r\n"
+
+// ProbeNetwork is where probes come from: addresses for measurements of network
+// devices, which no attacker can have (RFC 2544, appendix C.2.2).
+func ProbeNetwork() netip.Prefix { return netip.MustParsePrefix("198.18.0.0/15") }
+
+// Probe asks for one connection that arrives at the sensor's interface as that
+// of an attacker does.
+type Probe struct {
+	// Source is an address of ProbeNetwork: the honeypot's event will name it.
+	Source netip.Addr `json:"source"`
+	// Port is the one of the interface that is connected to.
+	Port Port `json:"port"`
+}
+
+// ProbeOutcome is what came of a probe.
+type ProbeOutcome string
+
+// The outcomes. Nobody need answer to UDP.
+const (
+	ProbeAnswered ProbeOutcome = "answered"
+	ProbeRefused  ProbeOutcome = "refused"
+	ProbeSilent   ProbeOutcome = "silent"
+)
+
+// ProbeResult answers POST /v1/probe.
+type ProbeResult struct {
+	// Target is the interface's address that was connected to.
+	Target  netip.Addr   `json:"target"`
+	Outcome ProbeOutcome `json:"outcome"`
+	// Said is how many bytes the honeypot said.
+	Said int `json:"said"`
+}
+
+// DecodeProbe reads a Probe strictly. Its errors are of KindInvalid.
+func DecodeProbe(body []byte) (Probe, error) {
+	var p Probe
+	dec := json.NewDecoder(bytes.NewReader(body))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&p); err != nil {
+		return Probe{}, invalid("decode probe: %v", err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return Probe{}, invalid("data after the probe")
+	}
+	if !ProbeNetwork().Contains(p.Source) {
+		return Probe{}, invalid("probe from %v: want an address of %v", p.Source, ProbeNetwork())
+	}
+	return p, p.Port.validate()
+}
