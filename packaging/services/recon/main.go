@@ -14,13 +14,23 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 
 	"honeysens.org/dockersensor/packaging/services/recon/internal/tracker"
 	"honeysens.org/dockersensor/shared/logging"
 )
 
+// Go is to give memory back early: all that is kept is bounded, and below this
+// (in bytes) even when everything is full.
+const (
+	memoryLimit = 24 << 20
+	gcPercent   = 50
+)
+
 func main() {
+	debug.SetMemoryLimit(memoryLimit)
+	debug.SetGCPercent(gcPercent)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	if err := start(ctx, tracker.Config{}); err != nil {

@@ -52,11 +52,19 @@ type lab struct {
 	events            chan event.Event
 	logs              chan string
 	collector         net.Listener
+	// program is what is run as the honeypot.
+	program string
+	recon   *exec.Cmd
 }
 
 func newLab(t *testing.T, env ...string) *lab {
 	t.Helper()
-	l := &lab{
+	return newLabOf(t, os.Args[0], env...)
+}
+
+func newLabOf(t *testing.T, program string, env ...string) *lab {
+	t.Helper()
+	l := &lab{program: program,
 		t: t, attacker: nettest.NewHost(t, "attacker"), sandbox: nettest.NewHost(t, "sandbox"),
 		events: make(chan event.Event, 100), logs: make(chan string, 1000),
 	}
@@ -115,7 +123,8 @@ func (l *lab) answer(raw net.Conn) {
 // start starts the honeypot and waits until it is ready.
 func (l *lab) start(env []string) {
 	l.t.Helper()
-	cmd := exec.Command(os.Args[0])
+	cmd := exec.Command(l.program)
+	l.recon = cmd
 	cmd.Env = append(os.Environ(), asRecon+"=1", "COLLECTOR_HOST=10.10.10.1", "COLLECTOR_PORT=5556")
 	cmd.Env = append(cmd.Env, env...)
 	logs, err := cmd.StderrPipe()

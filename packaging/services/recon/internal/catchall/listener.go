@@ -26,9 +26,9 @@ type Limits struct {
 	First, More time.Duration
 }
 
-// DefaultLimits are what the honeypot runs with.
+// DefaultLimits are what the honeypot runs with. A connection takes some 4 KB.
 func DefaultLimits() Limits {
-	return Limits{Connections: 1024, PerSource: 64, First: 5 * time.Second, More: 300 * time.Millisecond}
+	return Limits{Connections: 5120, PerSource: 64, First: 5 * time.Second, More: 300 * time.Millisecond}
 }
 
 // flagSYN is what the segment that opened a connection carried.

@@ -20,8 +20,9 @@ type Send func(ctx context.Context, body []byte) ([]byte, error)
 
 // Config holds the limits. New sets those that are zero.
 type Config struct {
-	// Queue is the number of events that wait; 1024.
+	// Queue is the number of events that wait, Bytes what they take; 1024, 4 MiB.
 	Queue int
+	Bytes int64
 	// Timeout bounds one request; 10 s.
 	Timeout time.Duration
 	// RetryMin and RetryMax bound the pause between two requests after one has
@@ -35,6 +36,9 @@ type Config struct {
 func (cfg Config) withDefaults() Config {
 	if cfg.Queue == 0 {
 		cfg.Queue = 1024
+	}
+	if cfg.Bytes == 0 {
+		cfg.Bytes = 4 << 20
 	}
 	if cfg.Timeout == 0 {
 		cfg.Timeout = 10 * time.Second
@@ -56,14 +60,15 @@ type Reporter struct {
 	cfg     Config
 	send    Send
 	log     *zap.Logger
-	queue   chan event.Event
+	queue   chan []byte
+	bytes   atomic.Int64
 	dropped atomic.Uint64
 }
 
 // New returns a reporter that has nothing to report.
 func New(cfg Config, send Send, log *zap.Logger) *Reporter {
 	cfg = cfg.withDefaults()
-	return &Reporter{cfg: cfg, send: send, log: log, queue: make(chan event.Event, cfg.Queue)}
+	return &Reporter{cfg: cfg, send: send, log: log, queue: make(chan []byte, cfg.Queue)}
 }
 
 // Dropped counts events that did not fit into the queue, or were given up.
@@ -71,11 +76,22 @@ func (r *Reporter) Dropped() uint64 { return r.dropped.Load() }
 
 // Put queues an event without waiting.
 func (r *Reporter) Put(e event.Event) {
-	select {
-	case r.queue <- e:
-	default:
+	body, err := json.Marshal(e)
+	if err != nil {
 		r.dropped.Add(1)
+		r.log.Error("event cannot be encoded", zap.Error(err))
+		return
 	}
+	size := int64(len(body))
+	if r.bytes.Add(size) <= r.cfg.Bytes {
+		select {
+		case r.queue <- body:
+			return
+		default:
+		}
+	}
+	r.bytes.Add(-size)
+	r.dropped.Add(1)
 }
 
 // Close ends the queue: Run returns when it is empty. Put must not be called
@@ -89,23 +105,18 @@ func (r *Reporter) Run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case e, ok := <-r.queue:
+		case body, ok := <-r.queue:
 			if !ok {
 				return
 			}
-			r.deliver(ctx, e)
+			r.deliver(ctx, body)
+			r.bytes.Add(-int64(len(body)))
 		}
 	}
 }
 
 // deliver repeats until the collector has the event.
-func (r *Reporter) deliver(ctx context.Context, e event.Event) {
-	body, err := json.Marshal(e)
-	if err != nil {
-		r.dropped.Add(1)
-		r.log.Error("event cannot be encoded", zap.Error(err))
-		return
-	}
+func (r *Reporter) deliver(ctx context.Context, body []byte) {
 	pause := r.cfg.RetryMin
 	for refusals := 0; ; {
 		refused, err := r.try(ctx, body)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -92,6 +93,16 @@ func TestQueueIsBounded(t *testing.T) {
 	}
 	if r.Dropped() != 90 {
 		t.Errorf("dropped %d of 90", r.Dropped())
+	}
+}
+
+func TestQueueIsBoundedInBytes(t *testing.T) {
+	r := New(Config{Bytes: 10_000}, neverThere, zaptest.NewLogger(t))
+	for range 100 {
+		r.Put(event.Event{Summary: strings.Repeat("x", 900)})
+	}
+	if got := r.Dropped(); got < 89 || got > 95 || r.bytes.Load() > 10_000 {
+		t.Errorf("dropped %d, %d bytes wait", got, r.bytes.Load())
 	}
 }
 

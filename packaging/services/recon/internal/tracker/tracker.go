@@ -39,8 +39,13 @@ type Config struct {
 	ScanAfter int
 	// Ignore is how long a source is ignored after a scan; 60 s, as above.
 	Ignore time.Duration
+	// IgnoreLongest is how long it is ignored when it goes on without a silence: a
+	// scan of all ports is one event; 15 min.
+	IgnoreLongest time.Duration
 	// MaxSources bounds the sources that are remembered at one time; 4096.
 	MaxSources int
+	// MaxProbes bounds the probes that are remembered of all of them; 16384.
+	MaxProbes int
 }
 
 func (cfg Config) withDefaults() Config {
@@ -48,7 +53,9 @@ func (cfg Config) withDefaults() Config {
 	cfg.Longest = cmp.Or(cfg.Longest, 60*time.Second)
 	cfg.ScanAfter = cmp.Or(cfg.ScanAfter, 25)
 	cfg.Ignore = cmp.Or(cfg.Ignore, 60*time.Second)
+	cfg.IgnoreLongest = cmp.Or(cfg.IgnoreLongest, 15*time.Minute)
 	cfg.MaxSources = cmp.Or(cfg.MaxSources, 4096)
+	cfg.MaxProbes = cmp.Or(cfg.MaxProbes, 16384)
 	return cfg
 }
 
@@ -56,13 +63,15 @@ func (cfg Config) withDefaults() Config {
 type Tracker struct {
 	cfg     Config
 	sources map[netip.Addr]*source
+	// probes counts those of all sources.
+	probes  int
 	refused uint64
 }
 
-// source is collected while ignoreUntil is zero, ignored afterwards.
+// source is collected while scanned is zero, ignored for a while afterwards.
 type source struct {
 	first, last time.Time
-	ignoreUntil time.Time
+	scanned     time.Time
 	probes      []Probe
 }
 
@@ -71,7 +80,7 @@ func New(cfg Config) *Tracker {
 	return &Tracker{cfg: cfg.withDefaults(), sources: map[netip.Addr]*source{}}
 }
 
-// Refused counts probes of sources that did not fit.
+// Refused counts probes that did not fit.
 func (t *Tracker) Refused() uint64 { return t.refused }
 
 // Add takes a probe in. The event is that of a scan that the probe completed,
@@ -80,24 +89,47 @@ func (t *Tracker) Add(p Probe) *event.Event {
 	p.Source = p.Source.Unmap().WithZone("")
 	p.Payload = p.Payload[:min(len(p.Payload), MaxPayload)]
 	s, ok := t.sources[p.Source]
-	if ok && s.ignored(p.Time) {
+	if ok && t.ignored(s, p.Time) {
+		s.last = p.Time
 		return nil
 	}
-	if !ok || !s.ignoreUntil.IsZero() {
+	if !ok || !s.scanned.IsZero() {
 		if s = t.fresh(p); s == nil {
 			return nil
 		}
 	}
 	s.last = p.Time
-	if !s.merge(p) {
-		s.probes = append(s.probes, p)
+	if !s.merge(p) && !t.keep(s, p) {
+		return nil
 	}
 	if len(s.probes) < t.cfg.ScanAfter {
 		return nil
 	}
 	done := s.event(p.Source, event.SummaryScan)
-	s.probes, s.ignoreUntil = nil, p.Time.Add(t.cfg.Ignore)
+	t.probes -= len(s.probes)
+	s.probes, s.scanned = nil, p.Time
 	return &done
+}
+
+// keep adds a probe, when there is room. The first of a source always has some.
+func (t *Tracker) keep(s *source, p Probe) bool {
+	if t.probes >= t.cfg.MaxProbes && len(s.probes) > 0 {
+		t.refused++
+		return false
+	}
+	s.probes = append(s.probes, p)
+	t.probes++
+	return true
+}
+
+// ignored tells whether a source is, for its scan: for some time, and longer when
+// the scan goes on.
+func (t *Tracker) ignored(s *source, now time.Time) bool {
+	if s.scanned.IsZero() {
+		return false
+	}
+	since := now.Sub(s.scanned)
+	return since < t.cfg.Ignore || (now.Sub(s.last) < t.cfg.Silence && since < t.cfg.IgnoreLongest)
 }
 
 // fresh makes room for the source of a probe, or returns nil.
@@ -115,8 +147,8 @@ func (t *Tracker) fresh(p Probe) *source {
 // forgets sources that are ignored no more.
 func (t *Tracker) Expire(now time.Time) []event.Event {
 	return t.collect(func(s *source) bool {
-		if !s.ignoreUntil.IsZero() {
-			return !s.ignored(now)
+		if !s.scanned.IsZero() {
+			return !t.ignored(s, now)
 		}
 		return now.Sub(s.last) >= t.cfg.Silence || now.Sub(s.first) >= t.cfg.Longest
 	})
@@ -134,6 +166,7 @@ func (t *Tracker) collect(done func(*source) bool) []event.Event {
 			continue
 		}
 		delete(t.sources, addr)
+		t.probes -= len(s.probes)
 		if len(s.probes) > 0 {
 			events = append(events, s.event(addr, event.SummarySingle))
 		}
@@ -142,10 +175,6 @@ func (t *Tracker) collect(done func(*source) bool) []event.Event {
 		return cmp.Or(cmp.Compare(a.Timestamp, b.Timestamp), cmp.Compare(a.Source, b.Source))
 	})
 	return events
-}
-
-func (s *source) ignored(now time.Time) bool {
-	return now.Before(s.ignoreUntil)
 }
 
 // merge joins a TCP probe with one of the same connection, so that neither a

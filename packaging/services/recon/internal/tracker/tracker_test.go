@@ -63,7 +63,7 @@ func TestScan(t *testing.T) {
 		t.Fatalf("no scan after 25 probes: %v", scan)
 	}
 	for port := range uint16(100) {
-		if e := tr.Add(syn(59*time.Second, 4001, port+1)); e != nil {
+		if e := tr.Add(syn(50*time.Second, 4001, port+1)); e != nil {
 			t.Fatalf("an ignored source made %v", e)
 		}
 	}
@@ -74,6 +74,58 @@ func TestScan(t *testing.T) {
 	events := tr.Expire(start.Add(66 * time.Second))
 	if len(events) != 1 || events[0].Summary != event.SummarySingle {
 		t.Errorf("after a minute the source should count again: %v", events)
+	}
+}
+
+// A scan of all ports that takes its time is one event; one that never ends is
+// reported again.
+func TestLongScanIsOneEvent(t *testing.T) {
+	tr := New(Config{})
+	scans := 0
+	probe := func(n int, at time.Duration) {
+		if e := tr.Add(syn(at, 4000, uint16(n))); e != nil {
+			scans++
+		}
+		if events := tr.Expire(start.Add(at)); len(events) > 0 {
+			t.Fatalf("after %s: %v", at, events)
+		}
+	}
+	for n := range 65535 {
+		probe(n, time.Duration(n)*10*time.Millisecond)
+	}
+	if scans != 1 {
+		t.Errorf("a scan of 11 minutes made %d events", scans)
+	}
+	for n := range 65535 {
+		probe(n, 656*time.Second+time.Duration(n)*10*time.Millisecond)
+	}
+	if scans != 2 {
+		t.Errorf("a scan of 22 minutes made %d events", scans)
+	}
+}
+
+// TestFloodIsBounded has very many sources send as much as is kept of each.
+func TestFloodIsBounded(t *testing.T) {
+	tr := New(Config{})
+	addr := netip.MustParseAddr("10.0.0.0")
+	for range 10_000 {
+		addr = addr.Next()
+		for n := range 24 {
+			tr.Add(Probe{Time: start, Source: addr, Protocol: event.ProtocolUDP, SourcePort: uint16(n), DstPort: 53, Payload: make([]byte, 1500)})
+		}
+	}
+	kept := 0
+	for _, s := range tr.sources {
+		kept += len(s.probes)
+		if len(s.probes) == 0 {
+			t.Error("a source without its first probe")
+		}
+	}
+	if kept != tr.probes || kept > tr.cfg.MaxProbes+tr.cfg.MaxSources {
+		t.Errorf("%d probes are kept, %d counted", kept, tr.probes)
+	}
+	if tr.Flush(); tr.probes != 0 {
+		t.Errorf("%d probes are counted of nothing", tr.probes)
 	}
 }
 
