@@ -156,7 +156,7 @@ func TestBeforeTheFirstStart(t *testing.T) {
 		want{"manager", Skipped, "not started"}, want{"configuration", Problem, "conf/"},
 		want{"kernel", OK, ""}, want{"kernel features", level(), ""}, want{"memory", OK, ""}, want{"control groups", OK, ""},
 		want{"state directory", OK, dir + " can be written"}, want{"interface", Problem, ""}, want{"ports", Note, "22/tcp, 8080/tcp, 161/udp"},
-		want{"helper", Skipped, ""}, want{"nested engine", Skipped, ""}, want{"host's engine", Note, "is not a socket"},
+		want{"helper", Skipped, ""}, want{"firewall", Skipped, "when it runs"}, want{"nested engine", Skipped, ""}, want{"host's engine", Note, "is not a socket"},
 		want{"deployment", Note, ""}, want{"server", Skipped, ""})
 	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, error %v", left, err)
