@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -140,6 +141,34 @@ func TestServersClockChanges(t *testing.T) {
 	_, other := newServer(t, Config{}, server.ServeHTTP)
 	if _, err := other.PostStatus(t.Context(), Status{}); ClassOf(err) != ClassRejected || !strings.Contains(err.Error(), "refuses its status") {
 		t.Errorf("error %v", err)
+	}
+}
+
+// TestClockIsThatOfOneServer: what one server's clock has led to is not sent to
+// another one, and is kept when only the way changes.
+func TestClockIsThatOfOneServer(t *testing.T) {
+	ahead, right := &strictServer{ahead: 2 * time.Hour}, &strictServer{}
+	first, c := newServer(t, Config{}, ahead.ServeHTTP)
+	second := serveAs(t, first.leaf, right)
+	proxy := newProxy(t, &testProxy{})
+	poll := func(settings config.Settings) {
+		t.Helper()
+		c.Configure(settings)
+		if _, err := c.PostStatus(t.Context(), Status{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	direct := first.settings(t, first.leaf.cert)
+	poll(direct)
+	through := direct
+	through.Proxy = proxy.settings()
+	poll(through)
+	if want := []string{"GET 403", "POST 200", "POST 200"}; !slices.Equal(ahead.requests, want) {
+		t.Errorf("requests %q, want %q", ahead.requests, want)
+	}
+	poll(second.settings(t, first.leaf.cert))
+	if future := right.last - time.Now().Unix(); future > 0 {
+		t.Errorf("a status from %d s in the future", future)
 	}
 }
 

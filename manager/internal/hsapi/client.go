@@ -38,9 +38,8 @@ type Config struct {
 
 // Client talks to one server as one sensor. It is safe for concurrent use.
 type Client struct {
-	cfg   Config
-	clock clock
-	ep    atomic.Pointer[endpoint]
+	cfg Config
+	ep  atomic.Pointer[endpoint]
 }
 
 // target is all that a connection depends on. It can be compared.
@@ -49,6 +48,11 @@ type target struct {
 	port                          uint16
 	proxied                       bool
 	proxy                         config.Proxy
+}
+
+// sameServer tells whether another target is the same sensor of the same server.
+func (t target) sameServer(other target) bool {
+	return t.id == other.id && t.secret == other.secret && t.host == other.host && t.port == other.port
 }
 
 // endpoint is a server and the way there.
@@ -60,6 +64,8 @@ type endpoint struct {
 	// route is the proxy's address, or "direct".
 	route     string
 	transport *http.Transport
+	// clock is the server's, which another way to it does not change.
+	clock *clock
 }
 
 // New returns a client for the server of the settings.
@@ -88,6 +94,9 @@ func (c *Client) Configure(settings config.Settings) {
 		return
 	}
 	ep := c.newEndpoint(next, settings.Server.Trust())
+	if old != nil && old.sameServer(next) {
+		ep.clock = old.clock
+	}
 	if old := c.ep.Swap(ep); old != nil {
 		old.transport.CloseIdleConnections()
 	}
@@ -102,9 +111,11 @@ func (c *Client) Address() string { return c.ep.Load().address }
 // Route is the address of the proxy, or "direct".
 func (c *Client) Route() string { return c.ep.Load().route }
 
+func (c *Client) clock() *clock { return c.ep.Load().clock }
+
 // ClockOffset is the server's clock minus this host's, as the newest answer
 // told; 0 before the first one.
-func (c *Client) ClockOffset() time.Duration { return c.clock.offset(c.cfg.Now()) }
+func (c *Client) ClockOffset() time.Duration { return c.clock().offset(c.cfg.Now()) }
 
 func newTarget(s config.Settings) target {
 	t := target{id: s.Sensor.ID, secret: string(s.Sensor.Secret), host: s.Server.Host, name: s.Server.Name, port: s.Server.Port}
@@ -121,7 +132,7 @@ func newTarget(s config.Settings) target {
 
 func (c *Client) newEndpoint(t target, trust []*x509.Certificate) *endpoint {
 	port := strconv.Itoa(int(t.port))
-	ep := &endpoint{target: t, address: net.JoinHostPort(t.host, port), vhost: net.JoinHostPort(t.name, port), route: "direct"}
+	ep := &endpoint{target: t, clock: &clock{}, address: net.JoinHostPort(t.host, port), vhost: net.JoinHostPort(t.name, port), route: "direct"}
 	if t.port == 443 {
 		ep.vhost = strings.TrimSuffix(ep.vhost, ":443")
 	}
@@ -244,12 +255,12 @@ func (c *Client) judge(ep *endpoint, r request, response *http.Response, signed,
 	local := c.cfg.Now()
 	stamp, authentic := verify(response.Header, ep.secret, r.word(), signed)
 	if authentic {
-		c.clock.learn(time.Unix(stamp, 0), local)
+		ep.clock.learn(time.Unix(stamp, 0), local)
 	}
 	e := refused(response.StatusCode, response.Header, body)
 	switch {
 	case e != nil && e.Class == ClassAuth:
-		c.suspectClock(e, r.stamp, response.Header.Get("Date"), local)
+		suspectClock(ep, e, r.stamp, response.Header.Get("Date"), local)
 	case e != nil:
 	case len(body) > maxAnswer:
 		e = &Error{Class: ClassAnswer, Problem: fmt.Sprintf("the answer has more than %d MB", maxAnswer>>20), Advice: "look into the server's log"}
@@ -264,7 +275,7 @@ func (c *Client) judge(ep *endpoint, r request, response *http.Response, signed,
 
 // suspectClock tells a wrong clock from a wrong secret: the server answers both
 // alike, but for the time at which it did.
-func (c *Client) suspectClock(e *Error, stamp int64, date string, local time.Time) {
+func suspectClock(ep *endpoint, e *Error, stamp int64, date string, local time.Time) {
 	server, err := http.ParseTime(date)
 	if err != nil {
 		return
@@ -274,7 +285,7 @@ func (c *Client) suspectClock(e *Error, stamp int64, date string, local time.Tim
 	if ahead.Abs() < maxSkew-2*time.Second {
 		return
 	}
-	c.clock.learn(server, local)
+	ep.clock.learn(server, local)
 	off := server.Sub(local.Round(0)).Round(time.Second)
 	e.Class = ClassClock
 	e.Problem = fmt.Sprintf("the server refuses the time of the request: its clock and this host's differ by %s", off)

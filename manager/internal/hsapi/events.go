@@ -21,7 +21,7 @@ func (c *Client) PostEvents(ctx context.Context, list []byte) error {
 	if err != nil {
 		return fmt.Errorf("%s: encode: %w", op, err)
 	}
-	stamp := c.clock.now(c.cfg.Now()).Unix()
+	stamp := c.clock().now(c.cfg.Now()).Unix()
 	_, err = c.post(ctx, request{op: op, path: eventsPath, body: body, stamp: stamp})
 	return err
 }

@@ -40,7 +40,7 @@ func (c *Client) GetFirmware(ctx context.Context, uri string, offset int64, w io
 	defer watch.Stop()
 
 	ep := c.ep.Load()
-	r := request{op: op, path: uri, stamp: c.clock.now(c.cfg.Now()).Unix(), header: http.Header{"Accept-Encoding": {"identity"}}}
+	r := request{op: op, path: uri, stamp: ep.clock.now(c.cfg.Now()).Unix(), header: http.Header{"Accept-Encoding": {"identity"}}}
 	if offset > 0 {
 		r.header.Set("Range", fmt.Sprintf("bytes=%d-", offset))
 	}

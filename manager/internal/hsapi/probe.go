@@ -18,7 +18,7 @@ func (c *Client) Probe(ctx context.Context) error {
 	limited, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	defer cancel()
 	ep := c.ep.Load()
-	r := request{op: "ask the server", path: nobodysFirmware, stamp: c.clock.now(c.cfg.Now()).Unix()}
+	r := request{op: "ask the server", path: nobodysFirmware, stamp: ep.clock.now(c.cfg.Now()).Unix()}
 	response, err := c.send(limited, ep, r)
 	if err != nil {
 		return c.unanswered(ctx, ep, r.op, err)

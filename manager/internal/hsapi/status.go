@@ -73,22 +73,23 @@ type wireStatus struct {
 // Every error but that of an ended context is an *Error.
 func (c *Client) PostStatus(ctx context.Context, s Status) (*Wanted, error) {
 	const op = "poll"
-	if !c.clock.known() {
+	clock := c.clock()
+	if !clock.known() {
 		if err := c.askTime(ctx, op); err != nil {
 			return nil, err
 		}
 	}
 	now := c.cfg.Now()
-	stamp := c.clock.stamp(now)
+	stamp := clock.stamp(now)
 	body, err := s.encode(stamp)
 	if err != nil {
 		return nil, fmt.Errorf("%s: encode status: %w", op, err)
 	}
-	a, err := c.post(ctx, request{op: op, path: pollPath, body: body, stamp: c.clock.now(now).Unix()})
+	a, err := c.post(ctx, request{op: op, path: pollPath, body: body, stamp: clock.now(now).Unix()})
 	if err != nil {
 		return nil, c.explainRejected(ctx, err)
 	}
-	c.clock.took(stamp)
+	clock.took(stamp)
 	wanted, err := decodeWanted(a.body, c.cfg.Arch)
 	if err != nil {
 		return nil, &Error{Class: ClassAnswer, Op: op, Server: c.Address(), Err: err,
