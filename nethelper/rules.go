@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"os"
 	"strings"
@@ -21,7 +22,8 @@ func rulesCommand() *cli.Command {
 		Name:  "rules",
 		Usage: "show the rules that serve would write, in the syntax of nft, without writing any",
 		Description: "Needs no privileges. FILE holds a network as PUT " + helperapi.PathNetwork + " takes it, in JSON.\n" +
-			"Services get the first addresses of the service network here.",
+			"Services get the first addresses of the service network here, and names and addresses of ports that stand\n" +
+			"for those that a container gets when it is attached.",
 		Flags: append(sensorFlags(), &cli.PathFlag{Name: "spec", Usage: "take the wanted network from `FILE` (- for standard input) rather than an example"}),
 		Action: func(c *cli.Context) error {
 			if c.String("sensor-id") == "" {
@@ -61,9 +63,11 @@ func rulesText(sensor core.Config, want helperapi.Network) (string, error) {
 	layout := link.NewLayout(sensor.SensorID, want.Bridge)
 	var attached []attach.Attachment
 	v4, v6 := layout.GatewayV4, layout.GatewayV6
-	for _, service := range want.Services {
+	for i, service := range want.Services {
 		v4, v6 = v4.Next(), v6.Next()
-		attached = append(attached, attach.Attachment{ContainerID: service.Sandbox.ContainerID, V4: v4, V6: v6})
+		attached = append(attached, attach.Attachment{
+			ContainerID: service.Sandbox.ContainerID, V4: v4, V6: v6, Port: fmt.Sprintf("veth%d", i+1), MAC: net.HardwareAddr{2, 0, 0, 0, 0, byte(i + 1)},
+		})
 	}
 	standing := link.Forwarding{WasOffV4: true, WasOffV6: true}
 	table, err := ruleset.New(core.Rules(sensor, want, layout, standing, attached))

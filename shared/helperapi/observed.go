@@ -1,6 +1,7 @@
 package helperapi
 
 import (
+	"fmt"
 	"net/netip"
 	"time"
 )
@@ -19,6 +20,9 @@ type Observed struct {
 	Firewalls []Firewall `json:"firewalls"`
 	// Refused counts attempts of services to reach what they may not.
 	Refused Counter `json:"refused"`
+	// Lacks says in sentences what the sensor does without because this kernel
+	// has it not.
+	Lacks []string `json:"lacks,omitempty"`
 	// Heals counts repairs after somebody else removed or changed our state.
 	Heals    uint64    `json:"heals"`
 	LastHeal time.Time `json:"last_heal,omitzero"`
@@ -55,7 +59,36 @@ type ServiceObserved struct {
 	V6          netip.Addr `json:"v6,omitzero"`
 	// Redirected counts connections that were led to the service.
 	Redirected Counter `json:"redirected"`
+	// Refused counts packets by which the service tried to reach what it may
+	// not, Forged frames under the address of somebody else, Bounded packets and
+	// frames to it and from it that were above its bounds. All were dropped.
+	Refused Counter `json:"refused"`
+	Forged  Counter `json:"forged"`
+	Bounded Counter `json:"bounded"`
+	// Tried are places where it wanted to go within the last minutes: some of
+	// them when there are many, MaxTried at most.
+	Tried []Attempt `json:"tried,omitempty"`
 }
+
+// Attempt is where a service wanted to go.
+type Attempt struct {
+	To netip.Addr `json:"to"`
+	// Protocol is "tcp", "udp", "icmp", "ipv6-icmp", or the number of another.
+	Protocol string `json:"protocol"`
+	// Port is 0 for protocols that have none.
+	Port uint16 `json:"port,omitempty"`
+}
+
+// String writes an attempt as people do, such as 192.0.2.1 25/tcp.
+func (a Attempt) String() string {
+	if a.Port == 0 {
+		return a.To.String() + " " + a.Protocol
+	}
+	return fmt.Sprintf("%s %d/%s", a.To, a.Port, a.Protocol)
+}
+
+// MaxTried is the largest number of attempts that is shown of a service.
+const MaxTried = 16
 
 // Conflict is a port that the host keeps, or that the service took from it.
 type Conflict struct {

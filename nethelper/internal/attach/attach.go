@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/containernetworking/cni/libcni"
@@ -31,8 +33,14 @@ type Config struct {
 type Attachment struct {
 	ContainerID string
 	V4, V6      netip.Addr
-	// Port is the host's end of its veth pair.
+	// Port is the host's end of its veth pair, MAC the hardware address at the
+	// service's end.
 	Port string
+	MAC  net.HardwareAddr
+}
+
+func (at Attachment) addresses() []netip.Addr {
+	return slices.DeleteFunc([]netip.Addr{at.V4, at.V6}, func(addr netip.Addr) bool { return !addr.IsValid() })
 }
 
 // Attacher attaches and detaches sandboxes. It is not for concurrent use. What
@@ -94,7 +102,7 @@ func (a *Attacher) Attach(ctx context.Context, n Network, s *Sandbox) (Attachmen
 		if kept, err := a.keep(n, s, *known); kept || err != nil {
 			return *known, err
 		}
-		if err := a.detach(ctx, list, *known); err != nil {
+		if err := a.detach(ctx, n, list, *known); err != nil {
 			return Attachment{}, err
 		}
 	}
@@ -117,7 +125,20 @@ func (a *Attacher) keep(n Network, s *Sandbox, known Attachment) (bool, error) {
 	if err := link.EnsurePort(known.Port, n.Layout.Name); err != nil {
 		return false, err
 	}
+	if err := a.fix(n, known); err != nil {
+		return false, err
+	}
 	return true, checksum.Off(known.Port)
+}
+
+// fix lets nobody but the service have its addresses.
+func (a *Attacher) fix(n Network, at Attachment) error {
+	for _, addr := range at.addresses() {
+		if err := link.FixNeighbour(n.Layout.Name, addr, at.MAC); err != nil {
+			return fmt.Errorf("attach %.12s: %w", at.ContainerID, err)
+		}
+	}
+	return nil
 }
 
 func (a *Attacher) add(ctx context.Context, n Network, list *libcni.NetworkConfigList, s *Sandbox) (Attachment, error) {
@@ -133,6 +154,9 @@ func (a *Attacher) add(ctx context.Context, n Network, list *libcni.NetworkConfi
 	at, err := fromResult(s.ContainerID, converted)
 	if err != nil {
 		return Attachment{}, err
+	}
+	if err := a.fix(n, at); err != nil {
+		return Attachment{}, a.undo(ctx, list, rt, err)
 	}
 	a.log.Info("attached service", zap.String("container", at.ContainerID), zap.String("port", at.Port),
 		zap.Stringer("v4", at.V4), zap.Stringer("v6", at.V6))
@@ -183,6 +207,9 @@ func fromResult(containerID string, result *current.Result) (Attachment, error) 
 		if iface.Sandbox == "" && i > 0 {
 			at.Port = iface.Name
 		}
+		if iface.Sandbox != "" {
+			at.MAC, _ = net.ParseMAC(iface.Mac)
+		}
 	}
 	for _, ip := range result.IPs {
 		addr, _ := netip.AddrFromSlice(ip.Address.IP)
@@ -192,8 +219,8 @@ func fromResult(containerID string, result *current.Result) (Attachment, error) 
 			at.V6 = addr
 		}
 	}
-	if at.Port == "" || !at.V4.IsValid() {
-		return Attachment{}, fmt.Errorf("attach %.12s: the plug-ins' result names no veth or no address", containerID)
+	if at.Port == "" || !at.V4.IsValid() || len(at.MAC) != 6 {
+		return Attachment{}, fmt.Errorf("attach %.12s: the plug-ins' result names no veth, no hardware address or no address", containerID)
 	}
 	return at, nil
 }

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -153,20 +154,45 @@ func TestNetnsAttachedServiceReachesTheGatewayAndNoOtherService(t *testing.T) {
 	off(b.host, b.network.Layout.Name)
 }
 
+// TestNetnsNobodyTakesTheAddressOfAnother: the host keeps to the hardware address
+// that it has from the attachment, whatever comes over the bridge.
+func TestNetnsNobodyTakesTheAddressOfAnother(t *testing.T) {
+	b := newBench(t)
+	one, two := hosttest.NewContainer(t, "one"), hosttest.NewContainer(t, "two")
+	b.attach(one)
+	second := b.attach(two)
+	gateways := map[netip.Addr]netip.Addr{second.V4: b.network.Layout.GatewayV4, second.V6: b.network.Layout.GatewayV6}
+	for addr, gateway := range gateways {
+		one.Run("ip", "addr", "add", netip.PrefixFrom(addr, gateway.BitLen()-8).String(), "dev", "eth0")
+		_, _ = one.Try("ping", "-c1", "-W0.3", "-I", addr.String(), gateway.String())
+		entry := b.host.Run("ip", "neigh", "show", addr.String(), "dev", b.network.Layout.Name)
+		if !strings.Contains(entry, second.MAC.String()) || !strings.Contains(entry, "PERMANENT") {
+			t.Errorf("neighbour %s: %q, want %s", addr, entry, second.MAC)
+		}
+		b.host.Run("ping", "-c1", "-W2", addr.String())
+	}
+	b.prune(one)
+	for addr := range gateways {
+		if entry := b.host.Run("ip", "neigh", "show", addr.String(), "dev", b.network.Layout.Name); strings.Contains(entry, "PERMANENT") {
+			t.Errorf("left behind: %q", entry)
+		}
+	}
+}
+
 func TestNetnsAttachmentStays(t *testing.T) {
 	b := newBench(t)
 	c := hosttest.NewContainer(t, "one")
 	first := b.attach(c)
-	if again := b.attach(c); again != first {
+	if again := b.attach(c); !reflect.DeepEqual(again, first) {
 		t.Errorf("attached again: %+v, then %+v", first, again)
 	}
 	b.attacher = b.newAttacher()
-	if adopted := b.attach(c); adopted != first {
+	if adopted := b.attach(c); !reflect.DeepEqual(adopted, first) {
 		t.Errorf("after a restart: %+v, then %+v", first, adopted)
 	}
 	b.host.Run("ip", "link", "del", b.network.Layout.Name)
 	b.network = b.layout("10.10.10.0/24")
-	if healed := b.attach(c); healed != first {
+	if healed := b.attach(c); !reflect.DeepEqual(healed, first) {
 		t.Errorf("after the bridge was lost: %+v, then %+v", first, healed)
 	}
 	c.Run("ping", "-c1", "-W2", b.network.Layout.GatewayV4.String())

@@ -70,7 +70,7 @@ func (a *Attacher) Prune(ctx context.Context, n Network, keep map[string]bool) e
 	}
 	errs = append(errs, removeStrayPorts(n.Layout.Name, used))
 	for _, at := range unwanted {
-		errs = append(errs, a.detach(ctx, list, at))
+		errs = append(errs, a.detach(ctx, n, list, at))
 	}
 	errs = append(errs, a.releaseStrayLeases(ctx, list, used))
 	return errors.Join(errs...)
@@ -78,9 +78,14 @@ func (a *Attacher) Prune(ctx context.Context, n Network, keep map[string]bool) e
 
 // detach removes the veth pair by its end on the host, then lets CNI release
 // the addresses. The namespace is not entered: it may have gone.
-func (a *Attacher) detach(ctx context.Context, list *libcni.NetworkConfigList, at Attachment) error {
+func (a *Attacher) detach(ctx context.Context, n Network, list *libcni.NetworkConfigList, at Attachment) error {
 	if err := removePort(at); err != nil {
 		return err
+	}
+	for _, addr := range at.addresses() {
+		if err := link.LoseNeighbour(n.Layout.Name, addr); err != nil {
+			return fmt.Errorf("detach %.12s: %w", at.ContainerID, err)
+		}
 	}
 	if err := a.release(ctx, list, at.ContainerID); err != nil {
 		return err

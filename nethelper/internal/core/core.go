@@ -24,6 +24,8 @@ type Table interface {
 	Apply(ctx context.Context, want *ruleset.Table) error
 	Heartbeat(ctx context.Context) error
 	Observe(ctx context.Context) (nft.Observed, error)
+	// Lacks is what the kernel cannot do.
+	Lacks() ruleset.Lacks
 	Remove(ctx context.Context) error
 	Watch(ctx context.Context, foreign func(context.Context)) error
 }
@@ -58,6 +60,8 @@ type Host interface {
 	Uses(bridge string) ([]policy.Use, error)
 	MTU(iface string) (int, error)
 	HasIPv6() bool
+	// Connections is how many connections conntrack keeps at most, or 0.
+	Connections() uint32
 	Prove(claim helperapi.Sandbox) (*attach.Sandbox, error)
 	// Listeners are the sockets that wait at ports, Programs their programs'
 	// names where they can be known.
@@ -271,7 +275,10 @@ func (c *Core) attachAll(ctx context.Context, next *state, sandboxes []*attach.S
 }
 
 func (c *Core) redirect(ctx context.Context, s *state) error {
-	table, err := ruleset.New(Rules(c.cfg, s.want, s.layout, s.standing, s.attached))
+	rules := Rules(c.cfg, s.want, s.layout, s.standing, s.attached)
+	rules.Lacks = c.parts.Table.Lacks()
+	rules.Bounds.Tracked = ruleset.Share(c.parts.Host.Connections())
+	table, err := ruleset.New(rules)
 	if err != nil {
 		return fmt.Errorf("translate into rules: %w", err)
 	}

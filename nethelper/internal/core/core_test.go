@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -89,8 +90,9 @@ func (f fakeTable) Apply(_ context.Context, want *ruleset.Table) error {
 }
 func (f fakeTable) Heartbeat(context.Context) error { return f.step("beat") }
 func (f fakeTable) Observe(context.Context) (nft.Observed, error) {
-	return nft.Observed{Conflicts: f.shown, Published: f.published, Redirected: map[string]helperapi.Counter{"1": {Packets: 7}}, Heals: 2}, nil
+	return nft.Observed{Conflicts: f.shown, Published: f.published, Services: map[string]nft.Service{"1": {Redirected: helperapi.Counter{Packets: 7}}}, Heals: 2}, nil
 }
+func (f fakeTable) Lacks() ruleset.Lacks         { return ruleset.Lacks{Ports: true} }
 func (f fakeTable) Remove(context.Context) error { return f.step("remove table") }
 func (f fakeTable) Watch(ctx context.Context, _ func(context.Context)) error {
 	<-ctx.Done()
@@ -127,7 +129,7 @@ func (f fakeServices) Attach(_ context.Context, n attach.Network, s *attach.Sand
 		}
 		f.attached[s.ContainerID] = addr
 	}
-	return attach.Attachment{ContainerID: s.ContainerID, V4: f.attached[s.ContainerID], Port: "veth"}, nil
+	return attach.Attachment{ContainerID: s.ContainerID, V4: f.attached[s.ContainerID], Port: "veth-" + s.ContainerID[:1], MAC: net.HardwareAddr{2, 0, 0, 0, 0, s.ContainerID[0]}}, nil
 }
 
 func (f fakeServices) Prune(_ context.Context, _ attach.Network, keep map[string]bool) error {
@@ -163,6 +165,7 @@ func (f fakeKernel) Listeners() (map[helperapi.Port]Listener, error) {
 }
 func (f fakeKernel) Programs([]Listener) map[Listener]string { return f.programs }
 func (f fakeKernel) HasIPv6() bool                           { return false }
+func (f fakeKernel) Connections() uint32                     { return 800 }
 func (f fakeKernel) Prove(claim helperapi.Sandbox) (*attach.Sandbox, error) {
 	if f.gone[claim.PID] {
 		return nil, &helperapi.Error{Kind: helperapi.KindUnavailable, Message: "gone"}
@@ -213,6 +216,10 @@ func TestApplyInOrder(t *testing.T) {
 	wantSteps(t, f, "interface none", "links 10.10.10.0/24", "attach a", "attach b", "table", "passage", `prune to "ab"`)
 	if !seen.Applied || len(seen.Services) != 2 || seen.Services[0].Redirected.Packets != 7 || len(seen.Firewalls) != 1 || seen.Heals != 12 {
 		t.Errorf("observed %+v", seen)
+	}
+	// The host keeps 800 connections, and its kernel cannot filter at ports.
+	if len(seen.Lacks) != 1 || f.table.Ports != nil || !strings.Contains(f.table.Text(), "ct count over 100 ") {
+		t.Errorf("lacks %q, rules %s", seen.Lacks, f.table.Text())
 	}
 	mustApply(t, c, wanted("b"))
 	wantSteps(t, f, "interface none", "links 10.10.10.0/24", "attach b", "table", "passage", `prune to "b"`)

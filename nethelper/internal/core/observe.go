@@ -40,11 +40,13 @@ func (c *Core) observeTable(ctx context.Context, force *state, seen helperapi.Ob
 		return helperapi.Observed{}, err
 	}
 	for i, service := range force.want.Services {
-		at := force.attached[i]
+		at, counts := force.attached[i], table.Services[service.ID]
 		seen.Services = append(seen.Services, helperapi.ServiceObserved{
-			ID: service.ID, ContainerID: at.ContainerID, V4: at.V4, V6: at.V6, Redirected: table.Redirected[service.ID],
+			ID: service.ID, ContainerID: at.ContainerID, V4: at.V4, V6: at.V6, Redirected: counts.Redirected,
+			Refused: counts.Refused, Forged: counts.Forged, Bounded: counts.Bounded, Tried: counts.Tried,
 		})
 	}
+	seen.Lacks = c.parts.Table.Lacks().Notes()
 	seen.Conflicts = append(seen.Conflicts, c.conflicts(force, table)...)
 	seen.Refused = table.Refused
 	return healed(seen, table.Heals, table.LastHeal), nil

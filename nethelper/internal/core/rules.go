@@ -21,7 +21,8 @@ func Rules(cfg Config, want helperapi.Network, layout link.Layout, standing link
 	}
 	for i, service := range want.Services {
 		rules.Services = append(rules.Services, ruleset.Service{
-			ID: service.ID, V4: attached[i].V4, V6: attached[i].V6, Ports: service.Ports, CatchAll: service.CatchAll,
+			ID: service.ID, V4: attached[i].V4, V6: attached[i].V6, Port: attached[i].Port, MAC: attached[i].MAC,
+			Ports: service.Ports, CatchAll: service.CatchAll,
 		})
 	}
 	return rules

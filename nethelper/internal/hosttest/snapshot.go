@@ -13,6 +13,9 @@ import (
 // volatile are numbers that change by themselves.
 var volatile = regexp.MustCompile(`(valid_lft|preferred_lft|expires|[a-z_]+_timer) +\S+`)
 
+// written are elements of sets that packets write to.
+var written = regexp.MustCompile(`(?s)(flags dynamic[^}]*?)\n\t\telements = \{[^}]*\}`)
+
 // Snapshot writes down everything about a host's network that a sensor could
 // change: links, addresses, routes, ruleset and sysctls, one a line.
 func Snapshot(host *nettest.Host) string {
@@ -21,7 +24,7 @@ func Snapshot(host *nettest.Host) string {
 		{"ip", "-d", "link"}, {"ip", "addr"}, {"ip", "route", "show", "table", "all"},
 		{"ip", "-6", "route", "show", "table", "all"}, {"ip", "rule"}, {"nft", "list", "ruleset"},
 	} {
-		fmt.Fprintf(&out, "# %s\n%s", strings.Join(command, " "), volatile.ReplaceAllString(host.Run(command[0], command[1:]...), "$1"))
+		fmt.Fprintf(&out, "# %s\n%s", strings.Join(command, " "), still(host.Run(command[0], command[1:]...)))
 	}
 	err := host.Do(func() error {
 		for _, dir := range []string{"ipv4", "ipv6"} {
@@ -35,6 +38,11 @@ func Snapshot(host *nettest.Host) string {
 		fmt.Fprintf(&out, "sysctls: %v\n", err)
 	}
 	return out.String()
+}
+
+// still leaves out what changes by itself.
+func still(text string) string {
+	return written.ReplaceAllString(volatile.ReplaceAllString(text, "$1"), "$1")
 }
 
 // sysctls stays on the calling thread, which the kernel goes by.

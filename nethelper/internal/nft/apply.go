@@ -34,54 +34,61 @@ func (t *Table) apply(want *ruleset.Table) error {
 	if t.want != nil && t.want.Name != want.Name {
 		return fmt.Errorf("apply table %s: this sensor has table %s", want.Name, t.want.Name)
 	}
-	have, err := t.read(want.Name)
-	if err != nil {
-		return fmt.Errorf("read table %s: %w", want.Name, err)
+	tables := want.All()
+	have := make([]*state, len(tables))
+	var made []*nftables.Table
+	for i, table := range tables {
+		var err error
+		if have[i], err = t.read(table); err != nil {
+			return errors.Join(fmt.Errorf("read table %s: %w", want.Name, err), t.rollBack(made))
+		}
+		if err := t.claim(table); err != nil {
+			return errors.Join(err, t.rollBack(made))
+		}
+		if !have[i].exists {
+			made = append(made, kernelTable(table))
+		}
 	}
-	if err := t.claim(want.Name); err != nil {
-		return err
-	}
-	if err := t.replace(want, have); err != nil {
-		return errors.Join(fmt.Errorf("apply table %s: %w", want.Name, err), t.rollBack(want.Name, have))
+	if err := t.replace(tables, have); err != nil {
+		return errors.Join(fmt.Errorf("apply table %s: %w", want.Name, err), t.rollBack(made))
 	}
 	t.want = want
 	return nil
 }
 
-// rollBack removes the empty table that claim has made.
-func (t *Table) rollBack(name string, have *state) error {
-	if have.exists {
+// rollBack removes empty tables that claim has made.
+func (t *Table) rollBack(made []*nftables.Table) error {
+	if len(made) == 0 {
 		return nil
 	}
-	t.writer.DelTable(inet(name))
+	for _, table := range made {
+		t.writer.DelTable(table)
+	}
 	if err := t.flush(); err != nil {
-		return fmt.Errorf("remove empty table %s: %w", name, err)
+		return fmt.Errorf("remove empty table %s: %w", made[0].Name, err)
 	}
 	return nil
 }
 
 // replace writes one transaction: rules and chains anew, sets anew or with
 // their elements brought up to date.
-func (t *Table) replace(want *ruleset.Table, have *state) error {
-	tx := transaction{conn: t.writer, table: inet(want.Name)}
-	tx.removeRules(have)
-	for _, name := range want.Counters {
-		if !have.counters[name] {
-			tx.conn.AddObj(&nftables.CounterObj{Table: tx.table, Name: name})
+func (t *Table) replace(want []*ruleset.Table, have []*state) error {
+	tx := transaction{conn: t.writer}
+	for i, table := range want {
+		if err := tx.replace(table, have[i]); err != nil {
+			return err
 		}
 	}
-	if err := tx.sets(want.Sets, have); err != nil {
-		return err
-	}
-	tx.chains(want.Chains)
 	err := t.flush()
 	if err != nil && !errors.Is(err, unix.ENOBUFS) {
 		return err
 	}
 	// An overflow of the buffer says nothing about the transaction; what the
 	// kernel has now does.
-	if bad := t.verify(want); bad != nil {
-		return errors.Join(err, bad)
+	for _, table := range want {
+		if bad := t.verify(table); bad != nil {
+			return errors.Join(err, bad)
+		}
 	}
 	return nil
 }
@@ -93,6 +100,21 @@ type transaction struct {
 	// lastID numbers new sets. The library would take a number from a variable
 	// that all connections of the process share.
 	lastID uint32
+}
+
+func (tx *transaction) replace(want *ruleset.Table, have *state) error {
+	tx.table = kernelTable(want)
+	tx.removeRules(have)
+	for _, name := range want.Counters {
+		if !have.counters[name] {
+			tx.conn.AddObj(&nftables.CounterObj{Table: tx.table, Name: name})
+		}
+	}
+	if err := tx.sets(want.Sets, have); err != nil {
+		return err
+	}
+	tx.chains(want.Chains)
+	return nil
 }
 
 func (tx *transaction) removeRules(have *state) {
@@ -140,7 +162,7 @@ func (tx *transaction) set(s *ruleset.Set) *nftables.Set {
 	if set.IsMap {
 		set.DataType = s.Data.Datatype()
 	}
-	if s.Name == ruleset.Heartbeat {
+	if set.KeyType.Name == nftables.TypeIFName.Name {
 		// Names of interfaces are strings, which nft reads from the front.
 		set.KeyByteOrder = binaryutil.NativeEndian
 	}
@@ -274,7 +296,7 @@ func (t *Table) Heartbeat(ctx context.Context) error {
 		return nil
 	}
 	set := t.want.Set(ruleset.Heartbeat)
-	tx := transaction{conn: t.writer, table: inet(t.want.Name)}
+	tx := transaction{conn: t.writer, table: kernelTable(t.want)}
 	// Adding alone makes an element young again on new kernels only.
 	tx.conn.FlushSet(tx.set(set))
 	if err := tx.add(tx.set(set), set.Elements); err != nil {

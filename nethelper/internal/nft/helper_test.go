@@ -31,7 +31,7 @@ func seedFlow(t testing.TB, table *Table) {
 	key := append(netip.MustParseAddr("192.0.2.1").AsSlice(), 0x03, 0xe8, 0, 0)
 	key = append(key, netip.MustParseAddr("192.0.2.2").AsSlice()...)
 	key = append(key, 0, 53, 0, 0)
-	tx := transaction{conn: table.writer, table: inet(table.want.Name)}
+	tx := transaction{conn: table.writer, table: kernelTable(table.want)}
 	if err := tx.conn.SetAddElements(tx.set(table.want.Set("own4")), []nftables.SetElement{{Key: key}}); err != nil {
 		t.Fatal(err)
 	}

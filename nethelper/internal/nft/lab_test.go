@@ -229,7 +229,7 @@ func (l *lab) redirected(t testing.TB, service string) uint64 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return o.Redirected[service].Packets
+	return o.Services[service].Redirected.Packets
 }
 
 func (l *lab) refused(t testing.TB) uint64 {

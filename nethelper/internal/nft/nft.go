@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -73,6 +74,7 @@ type Table struct {
 	reader *nftables.Conn
 	// flags are those that the kernel accepts for the table.
 	flags uint32
+	lacks ruleset.Lacks
 	// want is what is in force, or nil.
 	want     *ruleset.Table
 	heals    uint64
@@ -81,6 +83,13 @@ type Table struct {
 
 // Open connects to the kernel. It changes nothing.
 func Open(log *zap.Logger, cfg Config) (*Table, error) {
+	lacks, err := Probe(cfg)
+	if err != nil {
+		return nil, err
+	}
+	for _, note := range lacks.Notes() {
+		log.Warn("the kernel lacks something", zap.String("what", note))
+	}
 	writer, raw, err := dial(cfg)
 	if err != nil {
 		return nil, err
@@ -89,8 +98,11 @@ func Open(log *zap.Logger, cfg Config) (*Table, error) {
 	if err != nil {
 		return nil, errors.Join(err, writer.CloseLasting())
 	}
-	return &Table{log: log, cfg: cfg, writer: writer, raw: raw, reader: reader, flags: ownerFlags}, nil
+	return &Table{log: log, cfg: cfg, writer: writer, raw: raw, reader: reader, flags: ownerFlags, lacks: lacks}, nil
 }
+
+// Lacks is what the kernel lacks; tables must do without it.
+func (t *Table) Lacks() ruleset.Lacks { return t.lacks }
 
 // Close ends the connections. The table stays in the kernel, for the next
 // helper to adopt; redirection ends with the heartbeat.
@@ -110,7 +122,15 @@ func (t *Table) Remove(ctx context.Context) error {
 	if t.want == nil {
 		return nil
 	}
-	t.writer.DelTable(inet(t.want.Name))
+	for _, table := range t.want.All() {
+		there, err := t.exists(kernelTable(table))
+		if err != nil {
+			return err
+		}
+		if there {
+			t.writer.DelTable(kernelTable(table))
+		}
+	}
 	if err := t.flush(); err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("remove table %s: %w", t.want.Name, err)
 	}
@@ -127,39 +147,56 @@ func Cleanup(ctx context.Context, cfg Config, match func(table string) bool) ([]
 		return nil, err
 	}
 	defer func() { _ = conn.CloseLasting() }()
-	tables, err := conn.ListTablesOfFamily(nftables.TableFamilyINet)
+	found, err := ours(conn, match)
 	if err != nil {
-		return nil, fmt.Errorf("list tables: %w", err)
+		return nil, err
 	}
 	var (
 		removed []string
 		errs    error
 	)
-	for _, table := range tables {
-		if !ruleset.IsTableName(table.Name) || !match(table.Name) {
-			continue
-		}
+	for _, table := range found {
 		if err := ctx.Err(); err != nil {
 			return removed, errors.Join(errs, err)
 		}
-		if err := removeForeign(cfg, table.Name); err != nil {
+		if err := removeForeign(cfg, table); err != nil {
 			errs = errors.Join(errs, err)
 			continue
 		}
-		removed = append(removed, table.Name)
+		if !slices.Contains(removed, table.Name) {
+			removed = append(removed, table.Name)
+		}
 	}
 	return removed, errs
 }
 
+// ours lists the tables of sensors that match accepts, of both families.
+func ours(conn *nftables.Conn, match func(table string) bool) ([]*nftables.Table, error) {
+	var found []*nftables.Table
+	for _, family := range []nftables.TableFamily{nftables.TableFamilyINet, nftables.TableFamilyBridge} {
+		tables, err := conn.ListTablesOfFamily(family)
+		if err != nil {
+			return nil, fmt.Errorf("list tables: %w", err)
+		}
+		for _, table := range tables {
+			if ruleset.IsTableName(table.Name) && match(table.Name) {
+				found = append(found, table)
+			}
+		}
+	}
+	return found, nil
+}
+
 // removeForeign uses a connection of its own: an answer that says "not
 // permitted" leaves others behind it unread.
-func removeForeign(cfg Config, name string) error {
+func removeForeign(cfg Config, table *nftables.Table) error {
+	name := table.Name
 	conn, err := Dial(cfg)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = conn.CloseLasting() }()
-	conn.DelTable(inet(name))
+	conn.DelTable(table)
 	err = conn.Flush()
 	if errors.Is(err, unix.EPERM) {
 		return fmt.Errorf("remove table %s: a running sensor owns it; stop that sensor first: %w", name, err)
@@ -170,6 +207,7 @@ func removeForeign(cfg Config, name string) error {
 	return nil
 }
 
-func inet(name string) *nftables.Table {
-	return &nftables.Table{Name: name, Family: nftables.TableFamilyINet}
+// kernelTable is what the library calls a table.
+func kernelTable(t *ruleset.Table) *nftables.Table {
+	return &nftables.Table{Name: t.Name, Family: t.Family}
 }

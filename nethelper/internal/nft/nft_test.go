@@ -64,7 +64,11 @@ func apply(t testing.TB, table *Table, cfg ruleset.Config) {
 
 // listing is what nft shows, without what differs from one moment to the next.
 func listing(h *nettest.Host) string {
-	out := h.Run("nft", "list", "ruleset")
+	// By family, since one that was lost comes back at the end.
+	out := ""
+	for _, family := range []string{"inet", "bridge", "ip", "ip6", "netdev"} {
+		out += h.Run("nft", "list", "ruleset", family)
+	}
 	out = regexp.MustCompile(` expires [0-9smh]+`).ReplaceAllString(out, "")
 	out = regexp.MustCompile(`packets \d+ bytes \d+`).ReplaceAllString(out, "packets 0 bytes 0")
 	lines := strings.Split(out, "\n")

@@ -8,6 +8,8 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"honeysens.org/dockersensor/nethelper/internal/ruleset"
 )
 
 // ownerFlags are NFT_TABLE_F_OWNER (Linux 5.12): the table belongs to the
@@ -17,12 +19,13 @@ import (
 const ownerFlags = 2 | 4
 
 // claim makes the table, or adopts it, as its owner if the kernel knows owners.
-func (t *Table) claim(name string) error {
-	err := t.newTable(name, t.flags)
+func (t *Table) claim(table *ruleset.Table) error {
+	name := table.Name
+	err := t.newTable(table, t.flags)
 	if errors.Is(err, unix.EOPNOTSUPP) && t.flags != 0 {
 		t.log.Info("kernel does not keep tables for their owner")
 		t.flags = 0
-		err = t.newTable(name, 0)
+		err = t.newTable(table, 0)
 	}
 	if errors.Is(err, unix.EPERM) {
 		return fmt.Errorf("make table %s: another process owns it, or CAP_NET_ADMIN is missing: %w", name, err)
@@ -34,9 +37,9 @@ func (t *Table) claim(name string) error {
 }
 
 // newTable sends NFT_MSG_NEWTABLE, which the library sends without flags only.
-func (t *Table) newTable(name string, flags uint32) error {
+func (t *Table) newTable(table *ruleset.Table, flags uint32) error {
 	attrs, err := netlink.MarshalAttributes([]netlink.Attribute{
-		{Type: unix.NFTA_TABLE_NAME, Data: append([]byte(name), 0)},
+		{Type: unix.NFTA_TABLE_NAME, Data: append([]byte(table.Name), 0)},
 		{Type: unix.NFTA_TABLE_FLAGS, Data: binary.BigEndian.AppendUint32(nil, flags)},
 	})
 	if err != nil {
@@ -47,7 +50,7 @@ func (t *Table) newTable(name string, flags uint32) error {
 		{Header: netlink.Header{Type: unix.NFNL_MSG_BATCH_BEGIN, Flags: netlink.Request}, Data: nfgen(unix.AF_UNSPEC, unix.NFNL_SUBSYS_NFTABLES)},
 		{
 			Header: netlink.Header{Type: newTable, Flags: netlink.Request | netlink.Acknowledge | netlink.Create},
-			Data:   append(nfgen(unix.NFPROTO_INET, 0), attrs...),
+			Data:   append(nfgen(byte(table.Family), 0), attrs...),
 		},
 		{Header: netlink.Header{Type: unix.NFNL_MSG_BATCH_END, Flags: netlink.Request}, Data: nfgen(unix.AF_UNSPEC, unix.NFNL_SUBSYS_NFTABLES)},
 	}

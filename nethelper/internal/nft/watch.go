@@ -122,7 +122,7 @@ func classify(m netlink.Message, table string, own uint32) change {
 	}
 	const tableName = 1 // NFTA_TABLE_NAME, NFTA_CHAIN_TABLE, NFTA_RULE_TABLE and so on
 	for ad.Next() {
-		if ad.Type() == tableName && ad.String() == table && m.Data[0] == unix.NFPROTO_INET {
+		if ad.Type() == tableName && ad.String() == table && (m.Data[0] == unix.NFPROTO_INET || m.Data[0] == unix.NFPROTO_BRIDGE) {
 			return change{ours: true}
 		}
 	}

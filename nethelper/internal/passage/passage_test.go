@@ -179,7 +179,7 @@ func (l *lab) check(t *testing.T, when string, redirected, collector, egress boo
 // ruleset is what nft shows of others, without counters.
 func (l *lab) others() string {
 	out := l.host.Run("nft", "-a", "list", "ruleset")
-	out = regexp.MustCompile(`(?s)table inet honeysens.*?\n}\n`).ReplaceAllString(out, "")
+	out = regexp.MustCompile(`(?s)table (inet|bridge) honeysens.*?\n}\n`).ReplaceAllString(out, "")
 	return regexp.MustCompile(`packets \d+ bytes \d+`).ReplaceAllString(out, "")
 }
 

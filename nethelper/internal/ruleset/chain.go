@@ -60,7 +60,7 @@ func (b *builder) chains() []Chain {
 	return []Chain{
 		b.assignedChain(), b.assignChain(), b.catchallChain(), b.catchChain(), b.guardChain(), b.arrivedChain(), b.publishedChain(), b.strangersChain(),
 		b.sentChain(), b.rememberChain(), b.countedChain(),
-		b.forwardedChain(), b.toServicesChain(), b.fromServicesChain(), b.transitChain(),
+		b.forwardedChain(), b.toServicesChain(), b.admitChain(), b.fromServicesChain(), b.beginChain(), b.refuseChain(), b.noteChain(), b.transitChain(),
 		b.receivedChain(), b.toHostChain(), b.silenceChain(),
 	}
 }
@@ -209,7 +209,7 @@ func (b *builder) forwardedChain() Chain {
 func (b *builder) toServicesChain() Chain {
 	return Chain{Name: "to_services", Rules: []Rule{
 		rule("connections that exist, and errors about them", followsUp(), accept()),
-		rule("connections that were redirected", equals(iifname(), interfaceName(b.Iface)), translated(), accept()),
+		rule("connections that were redirected", equals(iifname(), interfaceName(b.Iface)), translated(), jump("admit")),
 		rule("nobody else reaches a service", drop()),
 	}}
 }
@@ -221,7 +221,7 @@ func (b *builder) fromServicesChain() Chain {
 	c.Rules = append(c.Rules, b.egress()...)
 	c.Rules = append(c.Rules,
 		rule("what is left of a connection that is forgotten", notOpening(), drop()),
-		rule("nothing else", count(refused), drop()))
+		rule("nothing else", jump("refuse")))
 	return c
 }
 
@@ -239,11 +239,11 @@ func (b *builder) egress() []Rule {
 		global := netip.MustParsePrefix("2000::/3")
 		out := equals(oifname(), interfaceName(b.Iface))
 		return []Rule{
-			rule("public addresses", out, notIn(b.private4, destination(false)), accept()),
-			rule("public addresses", out, within(destination(true), global), notIn(b.special6, destination(true)), accept()),
+			rule("public addresses", out, notIn(b.private4, destination(false)), jump("begin")),
+			rule("public addresses", out, within(destination(true), global), notIn(b.special6, destination(true)), jump("begin")),
 		}
 	case helperapi.EgressAll:
-		return []Rule{rule("everything out there", differs(oifname(), interfaceName(b.Bridge)), accept())}
+		return []Rule{rule("everything out there", differs(oifname(), interfaceName(b.Bridge)), jump("begin"))}
 	default:
 		return nil
 	}
@@ -274,10 +274,10 @@ func (b *builder) toHostChain() Chain {
 	c.Rules = append(c.Rules,
 		rule("belongs to nothing", invalid(), drop()),
 		rule("what is left of a connection that is forgotten", notOpening(), drop()),
-		rule("nothing else", count(refused), drop()))
+		rule("nothing else", jump("refuse")))
 	return c
 }
 
 func (b *builder) collector(gateway netip.Addr) Rule {
-	return rule("the collector", equals(destination(gateway.Is6()), address(gateway)), equals(tcpDestination(), number(b.CollectorPort)), accept())
+	return rule("the collector", equals(destination(gateway.Is6()), address(gateway)), equals(tcpDestination(), number(b.CollectorPort)), jump("begin"))
 }

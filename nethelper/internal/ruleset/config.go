@@ -1,6 +1,7 @@
 package ruleset
 
 import (
+	"net"
 	"net/netip"
 	"time"
 
@@ -35,6 +36,10 @@ type Config struct {
 	ForwardingAllV6 bool
 	// TTL and HopLimit are what the host gives its own packets; 0 means 64.
 	TTL, HopLimit uint8
+	// Bounds are what each service may cost the host.
+	Bounds Bounds
+	// Lacks is what the kernel cannot do; the rules do without.
+	Lacks Lacks
 	// Heartbeat is how long redirection lasts without a sign of life of the
 	// helper; 0 means DefaultHeartbeat.
 	Heartbeat time.Duration
@@ -51,7 +56,12 @@ type Service struct {
 	ID string
 	// V4 and V6 are its addresses. At least one is set.
 	V4, V6 netip.Addr
-	Ports  []helperapi.Assignment
+	// Port is the port of the bridge that it is behind, and MAC the hardware
+	// address that it was given there. Without a port nothing is said about
+	// what arrives by it.
+	Port  string
+	MAC   net.HardwareAddr
+	Ports []helperapi.Assignment
 	// CatchAll leads everything else to it. At most one service has it.
 	CatchAll bool
 }

@@ -24,11 +24,16 @@ func TestRulesDocument(t *testing.T) {
 	for _, c := range shipped.Chains {
 		d.chain(c)
 	}
+	d.write("\n## Chains at the ports of the bridge\n\nIn the table of family bridge. On a kernel without such tables it is missing, and the state says so.\n")
+	for _, c := range shipped.Ports.Chains {
+		d.chain(c)
+	}
 	d.write("\n## Rules of other settings\n\nIn the same chains, in place of or next to those above.\n")
 	d.others("`HOST_PORTS=assigned`", d.table(func(c *Config) { c.HostPorts = helperapi.HostPortsAssigned }))
 	d.others("`EGRESS=internet`", d.table(func(c *Config) { c.Egress = helperapi.EgressInternet }))
 	d.others("`EGRESS=all`", d.table(func(c *Config) { c.Egress = helperapi.EgressAll }))
-	d.sets(shipped, d.table(func(c *Config) { c.Egress = helperapi.EgressInternet }))
+	d.sets("Sets and maps", shipped, d.table(func(c *Config) { c.Egress = helperapi.EgressInternet }))
+	d.sets("Sets at the ports of the bridge", shipped.Ports)
 	d.write(documentTail)
 	for key := range sentences {
 		if !d.used[key] {
@@ -100,14 +105,14 @@ func (d *document) others(setting string, table *Table) {
 	}
 }
 
-func (d *document) sets(tables ...*Table) {
-	d.write("\n## Sets and maps\n\n| name | type | meaning | lasts |\n| --- | --- | --- | --- |\n")
+func (d *document) sets(title string, tables ...*Table) {
+	d.write("\n## " + title + "\n\n| name | type | meaning | lasts |\n| --- | --- | --- | --- |\n")
 	for _, table := range tables {
 		for _, s := range table.Sets {
-			if d.shown["@"+s.Name] {
+			if d.shown[title+s.Name] {
 				continue
 			}
-			d.shown["@"+s.Name] = true
+			d.shown[title+s.Name] = true
 			kind, lasts := s.Key.String(), "until changed"
 			if s.IsMap() {
 				kind += " : " + s.Data.String()

@@ -40,7 +40,7 @@ func fuzzed(network, ports []byte, protocol string) (Config, bool) {
 	}
 	v4 := netip.PrefixFrom(netip.AddrFrom4([4]byte(network)), int(network[4])%33).Masked()
 	v6 := netip.MustParsePrefix("fd12:3456:789a:1::/64")
-	svc := Service{ID: "1", V4: v4.Addr().Next().Next(), V6: v6.Addr().Next().Next()}
+	svc := Service{ID: "1", Port: "veth1", MAC: mac(network[0]), V4: v4.Addr().Next().Next(), V6: v6.Addr().Next().Next()}
 	for ; len(ports) >= 4; ports = ports[4:] {
 		svc.Ports = append(svc.Ports, helperapi.Assignment{
 			Port: helperapi.Port{Protocol: helperapi.Protocol(protocol), Number: uint16(ports[0])<<8 | uint16(ports[1])},
@@ -74,7 +74,7 @@ func wantPlain(t *testing.T, cfg Config, table *Table) {
 			t.Errorf("another number of %s than with plain names:\n%s", mark, text)
 		}
 	}
-	if !strings.Contains(text, "table inet "+table.Name+" {") {
+	if !strings.Contains(text, "table inet "+table.Name+" {") || !strings.Contains(text, "table bridge "+table.Name+" {") {
 		t.Errorf("no table %s in\n%s", table.Name, text)
 	}
 }

@@ -1,6 +1,7 @@
 package ruleset
 
 import (
+	"encoding/binary"
 	"strings"
 
 	"github.com/google/nftables/expr"
@@ -28,6 +29,8 @@ type part struct {
 // protocols is what is known of a packet; 0 is not known.
 type protocols struct {
 	network, transport byte
+	// frame is the type of an Ethernet frame, known at the ports of a bridge.
+	frame uint16
 }
 
 // rule joins parts, and adds the checks of protocols that they need.
@@ -54,6 +57,12 @@ func (k *protocols) learn(need protocols) []expr.Any {
 	if need.network != 0 && need.network != k.network {
 		k.network = need.network
 		checks = append(checks, meta(expr.MetaKeyNFPROTO, firstRegister), compare(expr.CmpOpEq, []byte{need.network}))
+	}
+	if need.frame != 0 && need.frame != k.frame {
+		k.frame = need.frame
+		// Not what the kernel makes of the frame: a VLAN tag hides nothing here.
+		kind := &expr.Payload{DestRegister: firstRegister, Base: expr.PayloadBaseLLHeader, Offset: 12, Len: 2}
+		checks = append(checks, kind, compare(expr.CmpOpEq, binary.BigEndian.AppendUint16(nil, need.frame)))
 	}
 	if need.transport != 0 && need.transport != k.transport {
 		k.transport = need.transport
@@ -145,6 +154,9 @@ func (k protocols) and(other protocols) protocols {
 	}
 	if other.transport != 0 {
 		k.transport = other.transport
+	}
+	if other.frame != 0 {
+		k.frame = other.frame
 	}
 	return k
 }

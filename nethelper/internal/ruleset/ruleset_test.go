@@ -2,8 +2,10 @@ package ruleset
 
 import (
 	"flag"
+	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -24,14 +26,16 @@ func example() Config {
 		Protected:          []helperapi.Port{{Protocol: helperapi.TCP, Number: 2222}, {Protocol: helperapi.TCP, Number: 2222}},
 		ForwardingWasOffV4: true, ForwardingWasOffV6: true, ForwardingAllV6: true,
 		Services: []Service{
-			{ID: "1", V4: netip.MustParseAddr("10.10.10.2"), V6: netip.MustParseAddr("fd12:3456:789a:1::2"), Ports: []helperapi.Assignment{
+			{ID: "1", V4: netip.MustParseAddr("10.10.10.2"), V6: netip.MustParseAddr("fd12:3456:789a:1::2"), Port: "veth1", MAC: mac(2), Ports: []helperapi.Assignment{
 				{Port: helperapi.Port{Protocol: helperapi.TCP, Number: 22}, To: 2222},
 				{Port: helperapi.Port{Protocol: helperapi.UDP, Number: 161}, To: 161},
 			}},
-			{ID: "recon", V4: netip.MustParseAddr("10.10.10.3"), V6: netip.MustParseAddr("fd12:3456:789a:1::3"), CatchAll: true},
+			{ID: "recon", V4: netip.MustParseAddr("10.10.10.3"), V6: netip.MustParseAddr("fd12:3456:789a:1::3"), Port: "veth2", MAC: mac(3), CatchAll: true},
 		},
 	}
 }
+
+func mac(last byte) net.HardwareAddr { return net.HardwareAddr{2, 0, 0, 0, 0, last} }
 
 func TestTextIsGolden(t *testing.T) {
 	for name, change := range variants() {
@@ -66,6 +70,7 @@ func variants() map[string]func(*Config) {
 			c.HostPorts, c.Egress = helperapi.HostPortsAssigned, helperapi.EgressInternet
 		},
 		"v4-all": func(c *Config) {
+			c.Bounds, c.Lacks.Tracked = Bounds{Opened: 1, Begun: 2, Packets: 3}, true
 			c.V6, c.GatewayV6, c.Egress = netip.Prefix{}, netip.Addr{}, helperapi.EgressAll
 			c.ForwardingWasOffV4, c.ForwardingWasOffV6 = false, false
 			for i := range c.Services {
@@ -82,8 +87,10 @@ func TestRulesDoNotGrow(t *testing.T) {
 			t.Fatal(err)
 		}
 		n := 0
-		for _, c := range table.Chains {
-			n += len(c.Rules)
+		for _, one := range table.All() {
+			for _, c := range one.Chains {
+				n += len(c.Rules)
+			}
 		}
 		return n
 	}
@@ -105,7 +112,7 @@ func TestEveryRuleSaysWhy(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, c := range table.Chains {
+		for _, c := range slices.Concat(table.Chains, table.Ports.Chains) {
 			for _, r := range c.Rules {
 				// nft refuses longer comments.
 				if r.Comment == "" || len(r.Comment) > 127 {
@@ -143,6 +150,11 @@ func TestNewRefuses(t *testing.T) {
 		"service elsewhere":     {func(c *Config) { c.Services[0].V4 = netip.MustParseAddr("10.0.0.1") }, "want one of"},
 		"families of a service": {func(c *Config) { c.Services[0].V4 = netip.MustParseAddr("::ffff:10.10.10.9") }, "want one of"},
 		"address twice":         {func(c *Config) { c.Services[1].V6 = c.Services[0].V6 }, "has it already"},
+		"no hardware address":   {func(c *Config) { c.Services[0].MAC = nil }, "want 6 bytes"},
+		"port is a pattern":     {func(c *Config) { c.Services[0].Port = "veth*" }, "interface name"},
+		"port is the bridge":    {func(c *Config) { c.Services[0].Port = c.Bridge }, "no port of the bridge"},
+		"bridge port twice":     {func(c *Config) { c.Services[1].Port = c.Services[0].Port }, "has it already"},
+		"bound too large":       {func(c *Config) { c.Bounds.Packets = 1 << 31 }, "bound of"},
 		"no address":            {func(c *Config) { c.Services[0].V4, c.Services[0].V6 = netip.Addr{}, netip.Addr{} }, "has no address"},
 		"two catch-alls":        {func(c *Config) { c.Services[0].CatchAll = true }, "catch-all"},
 		"port twice":            {func(c *Config) { c.Services[1].Ports = []helperapi.Assignment{{Port: ssh, To: 1}} }, "has it already"},
@@ -186,6 +198,14 @@ func TestConflict(t *testing.T) {
 				t.Errorf("got %+v, %v", got, ok)
 			}
 		})
+	}
+}
+
+func TestShare(t *testing.T) {
+	for table, want := range map[uint32]uint32{0: DefaultTracked, 3: 1, 800: 100, 262144: DefaultTracked} {
+		if got := Share(table); got != want {
+			t.Errorf("of %d: %d, want %d", table, got, want)
+		}
 	}
 }
 

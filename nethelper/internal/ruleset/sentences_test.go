@@ -5,9 +5,9 @@ const documentHead = `# The rules
 Written by a test from the rules themselves (` + "`go test ./nethelper/internal/ruleset -update`" + `); do not edit. ` + "`nethelper rules`" + ` shows
 them with the values of a sensor, and ` + "`nft list table inet honeysens-ID`" + ` shows what the kernel has: another test compares the two.
 
-Everything is in one table of family inet, named after the first twelve digits of the sensor's container id, and is replaced in one
-transaction. Its size does not depend on services and ports, which are elements of sets and maps. All chains have the policy accept: what no
-rule is about goes on as without a sensor. The helper owns the table, and puts back within a second what others remove.
+Everything is in one table of family inet and one of family bridge, both named after the first twelve digits of the sensor's container id, and
+is replaced in one transaction. Their size does not depend on services and ports, which are elements of sets and maps. All chains have the
+policy accept: what no rule is about goes on as without a sensor. The helper owns the tables, and puts back within a second what others remove.
 
 Here ` + "`eth0`" + ` is the sensor's interface, ` + "`hs-0123456789`" + ` the services bridge with 10.10.10.0/24 and fd12:3456:789a:1::/64.
 `
@@ -104,9 +104,45 @@ var sentences = map[string]string{
 	"from_services: answers to those who came, and errors about them": "Answers within connections that an attacker began.",
 	"from_services: belongs to nothing":                               "Not counted: it is what is left of connections.",
 	"from_services: what is left of a connection that is forgotten":   "Not counted: it is what is left of connections.",
-	"from_services: nothing else":                                     "Everything that a service begins by itself. Counted, and shown to the operator.",
+	"from_services: nothing else":                                     "Everything that a service begins by itself.",
 	"from_services: public addresses":                                 "With `EGRESS=internet`: out by the interface, to addresses that are public by RFC 6890.",
 	"from_services: everything out there":                             "With `EGRESS=all`: everywhere but to other services.",
+
+	"admit":                   "Bounds what one service may cost the host, by what attackers begin.",
+	"admit: too many at once": "Each service has an element that remembers its rate, and one that counts what is dropped. The state shows it.",
+	"admit: its share of the table of connections": "Conntrack's table is the host's as well: when it is full, the host's own connections fail. Here a connection is not in it yet. One that a side has closed does not count.",
+	"admit: the rest": "Goes to the service.",
+
+	"begin":                         "Bounds what one service may cost the host, by what it begins where it may.",
+	"begin: connections that exist": "The bounds are about new ones.",
+	"begin: too many at once":       "Each service has an element that remembers its rate, and one that counts what is dropped. The state shows it.",
+	"begin: its share of the table of connections": "The same count as in `admit`, so both directions together.",
+	"begin: the rest": "Goes out.",
+
+	"refuse":                          "Ends what a service tries and may not.",
+	"refuse: the service's own count": "The element of the service's address counts; the state shows it, and the manager reports it to the server.",
+	"refuse: where it wanted to go":   "Notes a few places of each service a minute, with protocol and port (for ICMP type and code). Noting ends the rule when the set is full, so it is a rule of its own.",
+	"refuse: all services together":   "Dropped without an answer.",
+
+	"note":                              "Notes for ten minutes where services wanted to go: the state shows it.",
+	"note: to a port":                   "Address, protocol and port.",
+	"note: without ports, such as ICMP": "Address and protocol.",
+
+	"from_ports":                     "Sees frames as they come from the ports of bridges, before the bridge learns addresses from them.",
+	"from_ports: what services send": "Ports of other bridges are left alone.",
+
+	"genuine":                                            "Lets a service be itself and nobody else: hardware address, IPv4 and IPv6 address belong to the port that it is behind.",
+	"genuine: too many at once":                          "Bounds the packet rate of one service. Counted by the name of the port.",
+	"genuine: plays the router":                          "Router advertisements and redirects. Counted by the name of the port, like all that is forged.",
+	"genuine: plays the DHCP server":                     "Of either family.",
+	"genuine: under its own address":                     "The one way for packets of IPv4 and IPv6. Link-local addresses are those that follow from the hardware address.",
+	"genuine: asks and answers for its own address":      "ARP: the sender is who he says he is, in the frame and in the message.",
+	"genuine: from an interface that has no address yet": "Duplicate address detection and the like. Not counted: it is no attempt.",
+	"genuine: no attempt of anybody":                     "Every protocol stack says that by itself; dropped without being counted.",
+	"genuine: everything else":                           "A forged source, or no protocol that a service needs.",
+
+	"to_ports":                   "Sees frames as they leave by the ports of bridges.",
+	"to_ports: too many at once": "Bounds the packet rate to one service, so that a flood stays off the others. Counted by the name of the port.",
 
 	"transit":                            "What passes although the host was no router.",
 	"transit: somebody has led it there": "Translated on purpose, such as a port that Docker publishes.",
@@ -127,7 +163,7 @@ var sentences = map[string]string{
 	"to_host: the collector":                                  "Events go to this one port of the bridge's own address.",
 	"to_host: belongs to nothing":                             "Not counted: it is what is left of connections.",
 	"to_host: what is left of a connection that is forgotten": "Not counted: it is what is left of connections.",
-	"to_host: nothing else":                                   "The host's other ports and addresses. Counted, and shown to the operator.",
+	"to_host: nothing else":                                   "The host's other ports and addresses.",
 
 	"silence":                       "Drops what a listening program would leave unanswered.",
 	"silence: never redirected":     "The host answers for these.",

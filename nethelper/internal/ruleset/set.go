@@ -1,6 +1,7 @@
 package ruleset
 
 import (
+	"fmt"
 	"net/netip"
 	"time"
 
@@ -70,6 +71,8 @@ const (
 	// publishedTimeout is shorter: whether the port is still led elsewhere shows
 	// by packets only.
 	publishedTimeout = 10 * time.Minute
+	// meterTimeout is far longer than any bound remembers.
+	meterTimeout = 5 * time.Minute
 )
 
 // sets are all sets of a table, by the role that they play.
@@ -81,7 +84,12 @@ type sets struct {
 	kept, taken, published                  *Set
 	services4, services6                    *Set
 	redirected4, redirected6                *Set
+	refused4, refused6, bounded4, bounded6  *Set
+	noted4, noted6, tried4, tried6          *Set
+	opened4, opened6, begun4, begun6        *Set
+	tracked4, tracked6                      *Set
 	neighbours, chatter, private4, special6 *Set
+	ported                                  *Set
 }
 
 func newSets(cfg Config) sets {
@@ -114,16 +122,56 @@ func newSets(cfg Config) sets {
 		services6:   &Set{Name: "services6", Comment: "addresses of services", Key: v6},
 		redirected4: &Set{Name: "redirected4", Comment: "connections led to each service", Key: v4, Keep: KeepCounted},
 		redirected6: &Set{Name: "redirected6", Comment: "connections led to each service", Key: v6, Keep: KeepCounted},
+		refused4:    &Set{Name: Refused4, Comment: "what each service tried and may not", Key: v4, Keep: KeepCounted},
+		refused6:    &Set{Name: Refused6, Comment: "what each service tried and may not", Key: v6, Keep: KeepCounted},
+		bounded4:    &Set{Name: Bounded4, Comment: "what was above the bounds of each service", Key: v4, Keep: KeepCounted},
+		bounded6:    &Set{Name: Bounded6, Comment: "what was above the bounds of each service", Key: v6, Keep: KeepCounted},
+		ported:      &Set{Name: "ported", Comment: "protocols with ports", Key: proto},
 		neighbours:  &Set{Name: "neighbours", Comment: "neighbour discovery", Key: icmp},
-		chatter:     &Set{Name: "chatter", Comment: "what every IPv6 stack says by itself", Key: icmp},
+		chatter:     chatter(),
 		private4:    &Set{Name: "private4", Comment: "not public: RFC 6890", Key: v4, Interval: true},
 		special6:    &Set{Name: "special6", Comment: "not public although in 2000::/3: RFC 6890", Key: v6, Interval: true},
 	}
+	s.meters(cfg.Bounds, v4, v6)
 	s.fillConstants(cfg)
 	for _, svc := range cfg.Services {
 		s.fillService(svc)
 	}
 	return s
+}
+
+// meters are the sets whose elements remember what a service has had. An element
+// keeps the bound that it was made with.
+func (s *sets) meters(bounds Bounds, v4, v6 Kind) {
+	opened := fmt.Sprintf("new connections to each service, up to %d a second", bounds.Opened)
+	begun := fmt.Sprintf("connections that each service begins, up to %d a second", bounds.Begun)
+	tracked := fmt.Sprintf("connections of each service, up to %d", bounds.Tracked)
+	tried4 := kindOf(nftables.TypeIPAddr, nftables.TypeIPAddr, nftables.TypeInetProto, nftables.TypeInetService)
+	tried6 := kindOf(nftables.TypeIP6Addr, nftables.TypeIP6Addr, nftables.TypeInetProto, nftables.TypeInetService)
+	s.opened4, s.opened6 = metered("opened4", opened, v4), metered("opened6", opened, v6)
+	s.begun4, s.begun6 = metered("begun4", begun, v4), metered("begun6", begun, v6)
+	s.tracked4, s.tracked6 = metered("tracked4", tracked, v4), metered("tracked6", tracked, v6)
+	// The kernel removes an element of these when its last connection has ended.
+	s.tracked4.Timeout, s.tracked6.Timeout = 0, 0
+	s.noted4, s.noted6 = metered("noted4", "who was noted in tried4", v4), metered("noted6", "who was noted in tried6", v6)
+	s.tried4 = recorded(Tried4, "where services wanted to go", tried4, triedTimeout)
+	s.tried6 = recorded(Tried6, "where services wanted to go", tried6, triedTimeout)
+}
+
+// chatter is the set of what nobody means: RFC 4861 and RFC 3810, RFC 2710.
+func chatter() *Set {
+	s := &Set{Name: "chatter", Comment: "what every IPv6 stack says by itself", Key: kindOf(nftables.TypeICMP6Type)}
+	s.add(icmpv6("mld-listener-report", 131))
+	s.add(icmpv6("mld-listener-done", 132))
+	s.add(icmpv6("nd-router-solicit", 133))
+	s.add(icmpv6("mld2-listener-report", 143))
+	return s
+}
+
+// metered has an element for each service that was heard of within the last
+// minutes.
+func metered(name, comment string, key Kind) *Set {
+	return &Set{Name: name, Comment: comment, Key: key, Keep: KeepAll, Timeout: meterTimeout, Size: 4 * helperapi.MaxServices}
 }
 
 func recorded(name, comment string, key Kind, timeout time.Duration) *Set {
@@ -145,13 +193,11 @@ func (s *sets) fillConstants(cfg Config) {
 	}
 	s.dhcpClients.add(number(68))
 	s.dhcpClients.add(number(546))
-	// RFC 4861 and RFC 3810, RFC 2710.
+	s.ported.add(transport(helperapi.TCP))
+	s.ported.add(transport(helperapi.UDP))
+	// RFC 4861.
 	s.neighbours.add(icmpv6("nd-neighbor-solicit", 135))
 	s.neighbours.add(icmpv6("nd-neighbor-advert", 136))
-	s.chatter.add(icmpv6("mld-listener-report", 131))
-	s.chatter.add(icmpv6("mld-listener-done", 132))
-	s.chatter.add(icmpv6("nd-router-solicit", 133))
-	s.chatter.add(icmpv6("mld2-listener-report", 143))
 	s.private4.addPrefixes("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",
 		"192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24",
 		"203.0.113.0/24", "224.0.0.0/3")
@@ -176,11 +222,15 @@ func (s *sets) fillService(svc Service) {
 
 func (s *sets) fillAddress(svc Service, addr netip.Addr) {
 	services, redirected, assigned, catchall := s.services4, s.redirected4, s.assigned4, s.catchall4
+	refused, bounded := s.refused4, s.bounded4
 	if addr.Is6() {
 		services, redirected, assigned, catchall = s.services6, s.redirected6, s.assigned6, s.catchall6
+		refused, bounded = s.refused6, s.bounded6
 	}
 	services.add(address(addr))
-	redirected.Elements = append(redirected.Elements, Element{Key: address(addr), Comment: svc.ID})
+	for _, counted := range []*Set{redirected, refused, bounded} {
+		counted.Elements = append(counted.Elements, Element{Key: address(addr), Comment: svc.ID})
+	}
 	for _, a := range svc.Ports {
 		assigned.lead(port(a.Port), join(address(addr), number(a.To)))
 	}
@@ -215,10 +265,16 @@ func behind(p netip.Prefix) []byte {
 func (s *sets) list(cfg Config) []*Set {
 	all := []*Set{
 		s.ownPorts, s.own4, s.own6, s.kept, s.taken, s.published, s.redirected4, s.redirected6,
+		s.refused4, s.refused6, s.noted4, s.noted6, s.tried4, s.tried6,
+		s.bounded4, s.bounded6, s.opened4, s.opened6, s.begun4, s.begun6,
+	}
+	if !cfg.Lacks.Tracked {
+		all = append(all, s.tracked4, s.tracked6)
+	}
+	all = append(all,
 		s.ifaces, s.protected, s.dhcpClients,
 		s.assigned, s.assigned4, s.assigned6, s.catchall4, s.catchall6, s.caught,
-		s.services4, s.services6, s.neighbours, s.chatter,
-	}
+		s.services4, s.services6, s.ported, s.neighbours, s.chatter)
 	if cfg.Egress == helperapi.EgressInternet {
 		all = append(all, s.private4, s.special6)
 	}

@@ -5,17 +5,32 @@ import (
 	"net/netip"
 	"regexp"
 
+	"github.com/google/nftables"
+
 	"honeysens.org/dockersensor/shared/helperapi"
 )
 
-// Table is the whole table of one sensor, of family inet.
+// Table is the table of one sensor: that of family inet, with the one at the
+// ports of its bridge.
 type Table struct {
 	Name     string
+	Family   nftables.TableFamily
 	Counters []string
 	Sets     []*Set
 	Chains   []Chain
+	// Ports is the table of family bridge, of the same name; nil in that table
+	// itself, and where the kernel has no such tables.
+	Ports *Table
 
 	cfg Config
+}
+
+// All returns the table and the one at the ports.
+func (t *Table) All() []*Table {
+	if t.Ports == nil {
+		return []*Table{t}
+	}
+	return []*Table{t, t.Ports}
 }
 
 // Names that others have to know.
@@ -24,6 +39,15 @@ const (
 	Heartbeat = "ifaces"
 	// Refused counts what services tried and may not.
 	Refused = refused
+	// Refused4 and Refused6 count the same by the address of a service, Bounded4
+	// and Bounded6 what is above its bounds.
+	Refused4, Refused6, Bounded4, Bounded6 = "refused4", "refused6", "bounded4", "bounded6"
+	// Tried4 and Tried6 have addresses of services, and where they wanted to go:
+	// address, protocol, and port, which is 0 for protocols that have none.
+	Tried4, Tried6 = "tried4", "tried6"
+	// Forged and Flooded count, at the ports, frames under the address of
+	// somebody else and those above the bound, by the name of the port.
+	Forged, Flooded = "forged", "flooded"
 	// Redirected4 and Redirected6 count connections by the address of a service.
 	Redirected4, Redirected6 = "redirected4", "redirected6"
 	// Kept has the ports that the host kept, Taken those that it lost.
@@ -45,6 +69,7 @@ func New(cfg Config) (*Table, error) {
 	if cfg.HopLimit == 0 {
 		cfg.HopLimit = defaultHops
 	}
+	cfg.Bounds = cfg.Bounds.withDefaults()
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
@@ -53,13 +78,18 @@ func New(cfg Config) (*Table, error) {
 		return nil, err
 	}
 	b := builder{Config: cfg, sets: newSets(cfg)}
-	return &Table{
+	table := &Table{
 		Name:     name,
+		Family:   nftables.TableFamilyINet,
 		Counters: []string{refused},
 		Sets:     b.list(cfg),
 		Chains:   b.chains(),
 		cfg:      cfg,
-	}, nil
+	}
+	if !cfg.Lacks.Ports {
+		table.Ports = portsTable(name, cfg)
+	}
+	return table, nil
 }
 
 const namePrefix = "honeysens-"
@@ -92,6 +122,17 @@ func (t *Table) Set(name string) *Set {
 func (t *Table) ServiceAt(addr netip.Addr) string {
 	for _, svc := range t.cfg.Services {
 		if svc.V4 == addr || svc.V6 == addr {
+			return svc.ID
+		}
+	}
+	return ""
+}
+
+// ServiceBehind returns the id of the service behind a port of the bridge, or
+// "".
+func (t *Table) ServiceBehind(port string) string {
+	for _, svc := range t.cfg.Services {
+		if port != "" && svc.Port == port {
 			return svc.ID
 		}
 	}

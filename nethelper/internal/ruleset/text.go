@@ -9,24 +9,41 @@ import (
 	"github.com/google/nftables"
 )
 
-// Text renders the table in the syntax of nft, so that nft -f could load it.
+// Text renders the table, and the one at the ports, in the syntax of nft, so that
+// nft -f could load it.
 func (t *Table) Text() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "table inet %s {\n", t.Name)
+	for i, table := range t.All() {
+		if i > 0 {
+			b.WriteByte('\n')
+		}
+		table.write(&b)
+	}
+	return b.String()
+}
+
+func (t *Table) write(b *strings.Builder) {
+	fmt.Fprintf(b, "table %s %s {\n", t.family(), t.Name)
 	for _, c := range t.Counters {
-		fmt.Fprintf(&b, "\tcounter %s {\n\t}\n\n", c)
+		fmt.Fprintf(b, "\tcounter %s {\n\t}\n\n", c)
 	}
 	for _, s := range t.Sets {
-		s.write(&b)
+		s.write(b)
 	}
 	for i, c := range t.Chains {
 		if i > 0 {
 			b.WriteByte('\n')
 		}
-		c.write(&b)
+		c.write(b)
 	}
 	b.WriteString("}\n")
-	return b.String()
+}
+
+func (t *Table) family() string {
+	if t.Family == nftables.TableFamilyBridge {
+		return "bridge"
+	}
+	return "inet"
 }
 
 func (s *Set) write(b *strings.Builder) {
@@ -56,6 +73,8 @@ func (s *Set) write(b *strings.Builder) {
 
 func (s *Set) flags() string {
 	switch {
+	case s.Keep == KeepAll && s.Timeout == 0:
+		return "dynamic"
 	case s.Keep == KeepAll:
 		return "dynamic,timeout"
 	case s.Timeout > 0:

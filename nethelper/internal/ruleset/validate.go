@@ -12,7 +12,7 @@ import (
 // validate refuses what cannot be translated. Whether the sensor may have it is
 // policy's question.
 func (c *Config) validate() error {
-	for _, check := range []func() error{c.validateInterfaces, c.validateNetworks, c.validateChoices, c.validateProtected, c.validateServices} {
+	for _, check := range []func() error{c.validateInterfaces, c.validateNetworks, c.validateChoices, c.validateProtected, c.validateBounds, c.validateServices} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -21,15 +21,22 @@ func (c *Config) validate() error {
 }
 
 func (c *Config) validateInterfaces() error {
-	// The kernel allows more; these need no quoting and are no pattern for nft.
-	name := regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z_.:@-]{0,14}$`)
 	for _, n := range []string{c.Iface, c.Bridge} {
-		if !name.MatchString(n) {
-			return fmt.Errorf("interface name %.40q: want up to 15 letters, digits and _ . : @ -", n)
+		if err := validateName(n); err != nil {
+			return err
 		}
 	}
 	if c.Iface == c.Bridge {
 		return fmt.Errorf("interface %s cannot be the services bridge as well", c.Iface)
+	}
+	return nil
+}
+
+// validateName: the kernel allows more; these need no quoting and are no pattern
+// for nft.
+func validateName(name string) error {
+	if !regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z_.:@-]{0,14}$`).MatchString(name) {
+		return fmt.Errorf("interface name %.40q: want up to 15 letters, digits and _ . : @ -", name)
 	}
 	return nil
 }
@@ -93,7 +100,7 @@ func (c *Config) validateServices() error {
 	if len(c.Services) > helperapi.MaxServices {
 		return fmt.Errorf("%d services: want up to %d", len(c.Services), helperapi.MaxServices)
 	}
-	v := serviceValidator{cfg: c, ids: map[string]bool{}, addrs: map[netip.Addr]string{}, ports: map[helperapi.Port]string{}}
+	v := serviceValidator{cfg: c, ids: map[string]bool{}, addrs: map[netip.Addr]string{}, ports: map[helperapi.Port]string{}, behind: map[string]string{}}
 	for _, svc := range c.Services {
 		if err := v.check(svc); err != nil {
 			return fmt.Errorf("service %.64q: %w", svc.ID, err)
@@ -111,6 +118,7 @@ type serviceValidator struct {
 	ids      map[string]bool
 	addrs    map[netip.Addr]string
 	ports    map[helperapi.Port]string
+	behind   map[string]string
 	catchAll string
 }
 
@@ -123,6 +131,9 @@ func (v *serviceValidator) check(svc Service) error {
 	}
 	v.ids[svc.ID] = true
 	if err := v.checkAddresses(svc); err != nil {
+		return err
+	}
+	if err := v.checkPlace(svc); err != nil {
 		return err
 	}
 	if svc.CatchAll && v.catchAll != "" {
@@ -153,6 +164,27 @@ func (v *serviceValidator) checkAddresses(svc Service) error {
 		}
 		v.addrs[a.addr] = svc.ID
 	}
+	return nil
+}
+
+// checkPlace is about the port of the bridge.
+func (v *serviceValidator) checkPlace(svc Service) error {
+	if svc.Port == "" {
+		return nil
+	}
+	if err := validateName(svc.Port); err != nil {
+		return err
+	}
+	if svc.Port == v.cfg.Iface || svc.Port == v.cfg.Bridge {
+		return fmt.Errorf("port %s: is no port of the bridge", svc.Port)
+	}
+	if len(svc.MAC) != 6 {
+		return fmt.Errorf("port %s: hardware address %q: want 6 bytes", svc.Port, svc.MAC)
+	}
+	if other, ok := v.behind[svc.Port]; ok {
+		return fmt.Errorf("port %s: %q has it already", svc.Port, other)
+	}
+	v.behind[svc.Port] = svc.ID
 	return nil
 }
 
