@@ -194,6 +194,7 @@ func (m *manager) run(ctx context.Context, control *control.Server) {
 	parts.Go(func() { m.uploader.Run(ctx) })
 	parts.Go(func() { m.poller.Run(ctx) })
 	parts.Go(func() { m.tellChanges(ctx) })
+	parts.Go(func() { m.tellAttempts(ctx) })
 	parts.Go(func() { m.watchTrials(ctx) })
 	parts.Wait()
 	front.Wait()

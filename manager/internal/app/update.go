@@ -91,7 +91,7 @@ func (m *manager) proof() update.Proof {
 // noticePart is how many bytes of a text fit in one detail of an event.
 const noticePart = 240
 
-// notice tells the server about an update, as an event of the sensor itself.
+// notice tells the server something as an event of the sensor itself.
 func (m *manager) notice(ctx context.Context, summary, detail string) error {
 	now := time.Now()
 	e := event.Event{Timestamp: now.Unix(), Service: event.ServiceGeneric, Source: m.sourceText(), Summary: summary}

@@ -77,6 +77,18 @@ func (s *Status) metrics() []metric {
 		all = append(all, metric{"honeysens_service_connections_total", counter, "Connections led to a service.",
 			float64(service.Redirected.Packets), []string{"service", service.ID}})
 	}
+	for _, service := range s.Network.Observed.Services {
+		all = append(all, metric{"honeysens_service_refused_packets_total", counter, "Packets of a service to where it may not go.",
+			float64(service.Refused.Packets), []string{"service", service.ID}})
+	}
+	for _, service := range s.Network.Observed.Services {
+		all = append(all, metric{"honeysens_service_forged_frames_total", counter, "Frames of a service in somebody else's name.",
+			float64(service.Forged.Packets), []string{"service", service.ID}})
+	}
+	for _, service := range s.Network.Observed.Services {
+		all = append(all, metric{"honeysens_service_bounded_packets_total", counter, "Packets to a service and from it that were above its bounds.",
+			float64(service.Bounded.Packets), []string{"service", service.ID}})
+	}
 	return all
 }
 

@@ -131,19 +131,32 @@ func (s *Status) WriteText(out io.Writer, now time.Time) error {
 		if i == 0 {
 			name = "Services"
 		}
-		line(name, "%s%s", service.text(), s.redirected(service.ID))
+		line(name, "%s%s", service.text(), s.counted(service.ID))
 	}
 	return w.Flush()
 }
 
-// redirected tells how many connections were led to a service.
-func (s *Status) redirected(id string) string {
+// counted tells how many connections were led to a service, and what it was kept
+// from.
+func (s *Status) counted(id string) string {
+	text := ""
 	for _, observed := range s.Network.Observed.Services {
-		if observed.ID == id && observed.Redirected.Packets > 0 {
-			return fmt.Sprintf(", %d connections", observed.Redirected.Packets)
+		if observed.ID != id {
+			continue
+		}
+		for _, c := range []struct {
+			format string
+			count  helperapi.Counter
+		}{
+			{", %d connections", observed.Redirected}, {", %d packets to where it may not go", observed.Refused},
+			{", %d frames in somebody else's name", observed.Forged}, {", %d packets above its bounds", observed.Bounded},
+		} {
+			if c.count.Packets > 0 {
+				text += fmt.Sprintf(c.format, c.count.Packets)
+			}
 		}
 	}
-	return ""
+	return text
 }
 
 // WriteServices writes the services as a table for a terminal.
@@ -207,6 +220,9 @@ func (s *Status) writeNetwork(line lineFunc, now time.Time) {
 	}
 	if observed.Refused.Packets > 0 {
 		line("", "%d packets of services to where they may not go", observed.Refused.Packets)
+	}
+	for _, lack := range observed.Lacks {
+		line("", "note: %s", lack)
 	}
 	if observed.Heals > 0 {
 		line("", "repaired %d times after somebody else changed it, last %s ago", observed.Heals, ago(now, observed.LastHeal))

@@ -225,6 +225,7 @@ func (d *Doctor) examineHelper(ctx context.Context) {
 		return
 	}
 	d.judgeNetwork(observed)
+	d.judgeServices(observed)
 	d.judgeFirewalls(observed.Firewalls)
 	d.judgeConflicts(observed.Conflicts)
 }
@@ -243,6 +244,23 @@ func (d *Doctor) judgeNetwork(observed helperapi.Observed) {
 	}
 	if observed.Heals > 0 {
 		d.note(check, "find out which program changes rules that are not its own", "rules were repaired %d times after somebody else changed them", observed.Heals)
+	}
+}
+
+// judgeServices is about what honeypots are kept from.
+func (d *Doctor) judgeServices(observed helperapi.Observed) {
+	const check = "containment"
+	for _, lack := range observed.Lacks {
+		d.note(check, "run the sensor on a kernel of a distribution", "%s", lack)
+	}
+	for _, s := range observed.Services {
+		if refused := s.Refused.Packets + s.Forged.Packets; refused > 0 {
+			d.note(check, "when its software does not do that by itself, somebody has taken it over: restart the honeypot and look at its events",
+				"service %s was stopped %d times where it may not go, or in somebody else's name", s.ID, refused)
+		}
+		if s.Bounded.Packets > 0 {
+			d.note(check, "look at its events for somebody who floods it", "%d packets to and from service %s were above its bounds", s.Bounded.Packets, s.ID)
+		}
 	}
 }
 

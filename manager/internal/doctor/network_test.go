@@ -84,6 +84,10 @@ func TestHelper(t *testing.T) {
 			[]want{{"network", Problem, "eth0: no answer"}, {"firewall", OK, nothing}, {"ports", OK, free}}},
 		{"healed", helperapi.Observed{Applied: true, Heals: 3}, nil,
 			[]want{{"network", OK, ""}, {"network", Note, "repaired 3 times"}, {"firewall", OK, nothing}, {"ports", OK, free}}},
+		{"containment", helperapi.Observed{Applied: true, Lacks: []string{"the kernel cannot count"}, Services: []helperapi.ServiceObserved{
+			{ID: "7", Refused: helperapi.Counter{Packets: 2}, Forged: helperapi.Counter{Packets: 1}, Bounded: helperapi.Counter{Packets: 9}}}}, nil,
+			[]want{{"network", OK, "1 services"}, {"containment", Note, "cannot count"}, {"containment", Note, "service 7 was stopped 3 times"},
+				{"containment", Note, "9 packets"}, {"firewall", OK, nothing}, {"ports", OK, free}}},
 		{"firewalls", helperapi.Observed{Applied: true, Firewalls: []helperapi.Firewall{
 			{Kind: "iptables-nft", Passage: "a rule in DOCKER-USER"}, {Kind: "iptables-legacy", Problem: "its program is missing"}}}, nil,
 			[]want{{"network", OK, ""}, {"firewall", OK, "DOCKER-USER"}, {"firewall", Problem, "its program is missing"}, {"ports", OK, free}}},
