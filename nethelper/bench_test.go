@@ -136,7 +136,9 @@ func (b *bench) call(method, path string, body, into any) error {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	resp, err := unixsock.Client(b.socket(), 30*time.Second).Do(req)
+	client := unixsock.Client(b.socket(), 30*time.Second)
+	defer client.CloseIdleConnections()
+	resp, err := client.Do(req)
 	if err != nil {
 		return err
 	}

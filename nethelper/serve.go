@@ -124,7 +124,9 @@ func (s serving) run(ctx context.Context) error {
 		return err
 	}
 	s.adopt(ctx, network)
-	server := api.New(api.Config{Writer: s.writer, Health: health}, network, s.log.Named("api"))
+	serves := frugal{Core: network, own: ownPages()}
+	serves.giveBack()
+	server := api.New(api.Config{Writer: s.writer, Health: health}, serves, s.log.Named("api"))
 	if err := notifyReady(s.notify); err != nil {
 		return err
 	}
