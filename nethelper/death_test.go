@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,8 +21,32 @@ import (
 const loadInterval = 5 * time.Millisecond
 
 // loadLimit is long since all of this may share two processors with other
-// tests; an attacker who is refused, or redirected nowhere, fails all the same.
+// tests; an attacker who is refused, or redirected nowhere, fails all the same. That
+// his TCP has to try again is looked at by repeatedSYNs: the kernel answers a SYN
+// at once, however busy the programs are.
 const loadLimit = 15 * time.Second
+
+// repeatedSYNs is how often the attacker's TCP has asked again for a connection.
+func (b *bench) repeatedSYNs() int {
+	b.t.Helper()
+	var raw []byte
+	err := b.attacker.Do(func() (err error) {
+		raw, err = os.ReadFile("/proc/thread-self/net/netstat")
+		return err
+	})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	// A line with names, and one with their values.
+	names, values, _ := strings.Cut(string(raw), "\n")
+	i := slices.Index(strings.Fields(names), "TCPSynRetrans")
+	values, _, _ = strings.Cut(values, "\n")
+	n, err := strconv.Atoi(strings.Fields(values)[i])
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return n
+}
 
 // load connects to honeypots, by both families, until ctx ends. It returns how
 // many connections there were when all of them have ended.
@@ -70,6 +97,7 @@ func TestNetnsKillsUnderLoad(t *testing.T) {
 		})
 	})
 	began := time.Now()
+	before := b.repeatedSYNs()
 	for range kills {
 		_ = b.end(syscall.SIGKILL)
 		b.start()
@@ -80,9 +108,19 @@ func TestNetnsKillsUnderLoad(t *testing.T) {
 	took := time.Since(began)
 	cancel()
 	loader.Wait()
-	t.Logf("%d new connections in %.1f s, %.0f a second, with %d kills: %d failed", total, took.Seconds(), float64(total)/took.Seconds(), kills, failures.Load())
-	if n := failures.Load(); n > 0 || total < 10*kills {
-		t.Errorf("%d of %d connections failed", n, total)
+	repeated := b.repeatedSYNs() - before
+	t.Logf("%d new connections in %.1f s, %.0f a second, with %d kills: %d failed, %d SYNs were repeated",
+		total, took.Seconds(), float64(total)/took.Seconds(), kills, failures.Load(), repeated)
+	if n := failures.Load(); n > 0 || repeated > 0 || total < 10*kills {
+		t.Errorf("%d of %d connections failed, %d SYNs were repeated", n, total, repeated)
+	}
+	// One SYN that is lost shows.
+	b.host.Run("nft", `table inet lose { chain in { type filter hook prerouting priority -400; tcp flags syn limit rate 1/hour burst 1 packets drop; }; }`)
+	if said, err := b.attackWithin("192.0.2.1:22", loadLimit); err != nil || said != "ssh sees 192.0.2.2" {
+		t.Errorf("with a SYN lost: %q, %v", said, err)
+	}
+	if b.repeatedSYNs() == before+repeated {
+		t.Error("a lost SYN is not seen")
 	}
 }
 
