@@ -15,7 +15,8 @@ test_needs="$compiler ip:iproute2 nft:nftables iptables-nft:iptables conntrack:c
   /usr/lib/python3/dist-packages/zmq:python3-zmq dnsmasq:dnsmasq-base hostapd:hostapd wpa_supplicant:wpasupplicant openssl:openssl
   iptables-legacy:iptables ufw:ufw firewall-cmd:firewalld dbus-daemon:dbus dockerd:docker.io strace:strace squid:squid"
 lab_needs="$compiler ip:iproute2 nft:nftables iptables-nft:iptables curl:curl dockerd:docker.io docker:$client runc:runc
-  mmdebstrap:mmdebstrap docker-registry:docker-registry nmap:nmap xz:xz-utils openssl:openssl ping:iputils-ping"
+  mmdebstrap:mmdebstrap docker-registry:docker-registry nmap:nmap xz:xz-utils openssl:openssl ping:iputils-ping
+  ethtool:ethtool"
 host_needs="ssh:openssh-client qemu-system-x86_64:qemu-system-x86 mkfs.ext4:e2fsprogs mmdebstrap:mmdebstrap ip:iproute2 nmap:nmap"
 
 missing=""

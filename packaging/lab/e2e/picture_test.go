@@ -42,7 +42,7 @@ func look(t *testing.T, s *scenario.Scenario) picture {
 	seen := picture{}
 	for _, command := range []string{
 		"nft -s list ruleset", "ip -o link", "ip -o addr", "ip route show table all", "ip -6 route show table all",
-		"ip rule", "ip -6 rule", "sysctl -a --pattern ^net",
+		"ip rule", "ip -6 rule", "sysctl -a --pattern ^net", "ethtool -k eth0", "ethtool -k docker0",
 	} {
 		words := strings.Fields(command)
 		out, err := s.Lab.Command(t.Context(), host.Sensor, words[0], words[1:]...).Output()
@@ -109,13 +109,13 @@ func added(a, b picture) []string {
 	return lines
 }
 
-// ours says which changes of the host a running sensor may make: its table, its
+// ours says which changes of the host a running sensor may make: its tables, its
 // bridge with the veths of the services, what belongs to these links, the
 // switches for forwarding, and commented rules in chains that would drop.
 func ours(id string) *regexp.Regexp {
 	bridge := "services-" + id[:6]
 	return regexp.MustCompile(strings.Join([]string{
-		`^nft -s list ruleset: table inet honeysens-` + id[:12] + `\b`,
+		`^nft -s list ruleset: table (inet|bridge) honeysens-` + id[:12] + `\b`,
 		// Its comment is looked at by passageIsCommented: nft does not show those of iptables.
 		`^nft -s list ruleset: table ip6? filter .*ct status dnat ct reply saddr (10\.10\.10\.0/24|fd[0-9a-f:]+/64) +counter accept$`,
 		`^ip .*\b` + bridge + `\b`,
