@@ -288,7 +288,7 @@ func (c *Core) redirect(ctx context.Context, s *state) error {
 
 func (c *Core) pass(ctx context.Context, s *state) error {
 	firewalls, err := c.parts.Passage.Ensure(ctx, passage.Config{
-		Bridge: s.layout.Name, V4: s.layout.V4, V6: s.layout.V6, GatewayV4: s.layout.GatewayV4, GatewayV6: s.layout.GatewayV6,
+		Iface: c.cfg.Rights.Iface, Bridge: s.layout.Name, V4: s.layout.V4, V6: s.layout.V6, GatewayV4: s.layout.GatewayV4, GatewayV6: s.layout.GatewayV6,
 		CollectorPort: s.want.Bridge.CollectorPort, Egress: s.want.Egress,
 	})
 	if err != nil {

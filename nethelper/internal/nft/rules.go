@@ -19,13 +19,54 @@ type ForeignRule struct {
 	Handle uint64
 	// Comment is the one that nft or the iptables programs have written.
 	Comment string
-	// BlocksAll is true when the rule drops or rejects every packet.
-	BlocksAll bool
-	// JumpsAll is the chain where the rule sends every packet.
-	JumpsAll string
+	// Verdict is what becomes of the packets that the rule matches.
+	Verdict Verdict
+	// Jumps is the chain where the rule sends them.
+	Jumps string
+	// On are conditions about interfaces. Conditional is true when there are
+	// others, but for protocols and new connections: an attacker has both.
+	On          []OnInterface
+	Conditional bool
 	// AcceptsDNAT is true when the rule accepts whatever has had its destination
 	// translated.
 	AcceptsDNAT bool
+}
+
+// Verdict is the end of a rule.
+type Verdict int
+
+// The verdicts that matter here. A rule without any, or with another, goes on.
+const (
+	GoesOn Verdict = iota
+	Accepts
+	Blocks
+	Returns
+)
+
+// BlocksAll tells whether the rule drops or rejects every packet.
+func (r ForeignRule) BlocksAll() bool { return r.Verdict == Blocks && r.always() }
+
+// JumpsAll is the chain where the rule sends every packet, or "".
+func (r ForeignRule) JumpsAll() string {
+	if r.always() {
+		return r.Jumps
+	}
+	return ""
+}
+
+func (r ForeignRule) always() bool { return len(r.On) == 0 && !r.Conditional }
+
+// OnInterface is a condition about the interface that a packet came by, or leaves
+// by.
+type OnInterface struct {
+	Out bool
+	// Not turns the condition round.
+	Not bool
+	// Name is that of the interface, or with Prefix how names begin. Without a
+	// name it is the one with that Index.
+	Name   string
+	Prefix bool
+	Index  uint32
 }
 
 // ListRules returns the rules of a table, those of each chain in their order. A
@@ -97,32 +138,43 @@ func parseRule(data []byte) (ForeignRule, error) {
 }
 
 func (r *ForeignRule) parseExprs(list *netlink.AttributeDecoder) error {
-	var blocks, conditional, accepts bool
-	var dnat, jump string
+	var accepts bool
+	var dnat string
+	var loaded foreignExpr
 	for list.Next() {
 		list.Nested(func(one *netlink.AttributeDecoder) error {
-			switch e := parseExpr(one); {
+			e := parseExpr(one)
+			switch {
 			case e.name == "match" && e.xtName == "comment":
 				r.Comment = e.xtText
-			case e.blocks():
-				blocks = true
+			case e.verdict() != GoesOn:
+				r.Verdict, accepts = e.verdict(), e.accept
 			case e.jump != "":
-				jump = e.jump
-			case e.accept:
-				accepts = true
+				r.Jumps = e.jump
 			case !e.harmless():
-				conditional = true
 				dnat += e.dnatPart()
+				r.addCondition(loaded, e)
+				loaded = e
 			}
 			return nil
 		})
 	}
-	r.BlocksAll = blocks && !conditional
-	if !conditional {
-		r.JumpsAll = jump
-	}
 	r.AcceptsDNAT = accepts && dnat == "ct bitwise cmp "
 	return nil
+}
+
+// addCondition reads what a comparison compares with what was loaded before.
+func (r *ForeignRule) addCondition(loaded, e foreignExpr) {
+	switch {
+	case e.name == "meta" && e.metaKnown(), e.opensOnly:
+	case e.name == "cmp" && loaded.name == "meta" && loaded.onInterface() && e.compares:
+		r.On = append(r.On, e.interfaceCondition(loaded.metaKey))
+	case e.name == "cmp" && loaded.name == "meta" && loaded.metaKey == unix.NFT_META_L4PROTO && e.compares && !e.not:
+		r.Conditional = r.Conditional || !bytes.Equal(e.data, []byte{unix.IPPROTO_TCP}) && !bytes.Equal(e.data, []byte{unix.IPPROTO_UDP})
+	case e.name == "cmp" && loaded.name == "meta" && loaded.metaKey == unix.NFT_META_NFPROTO:
+	default:
+		r.Conditional = true
+	}
 }
 
 // foreignExpr is what is read of an expression.
@@ -131,8 +183,17 @@ type foreignExpr struct {
 	// xtName and xtText are the name and the text of an extension of iptables.
 	xtName, xtText string
 	// drop and accept are true for those verdicts, jump is the chain of another.
-	drop, accept bool
-	jump         string
+	drop, accept, back bool
+	jump               string
+	// metaKey is what a meta expression loads.
+	metaKey uint32
+	// compares is true for a comparison for equality, or with not for the
+	// opposite, and data is what it compares with.
+	compares, not bool
+	data          []byte
+	// opensOnly is true for an extension that matches new connections, and
+	// perhaps others.
+	opensOnly bool
 	// status is true when the expression loads the status of the connection,
 	// takes IPS_DST_NAT out of it, or wants that not to be zero.
 	status bool
@@ -147,9 +208,47 @@ func (e foreignExpr) dnatPart() string {
 	return "other "
 }
 
-// blocks tells whether the expression ends the packet.
-func (e foreignExpr) blocks() bool {
-	return e.drop || e.name == "reject" || e.name == "target" && (e.xtName == "REJECT" || e.xtName == "DROP")
+// verdict is what the expression does with the packet.
+func (e foreignExpr) verdict() Verdict {
+	switch {
+	case e.drop, e.name == "reject", e.name == "target" && (e.xtName == "REJECT" || e.xtName == "DROP"):
+		return Blocks
+	case e.accept:
+		return Accepts
+	case e.back:
+		return Returns
+	default:
+		return GoesOn
+	}
+}
+
+func (e foreignExpr) onInterface() bool {
+	switch e.metaKey {
+	case unix.NFT_META_IIFNAME, unix.NFT_META_OIFNAME, unix.NFT_META_IIF, unix.NFT_META_OIF:
+		return true
+	default:
+		return false
+	}
+}
+
+// metaKnown tells whether a comparison with what is loaded can be read.
+func (e foreignExpr) metaKnown() bool {
+	return e.onInterface() || e.metaKey == unix.NFT_META_L4PROTO || e.metaKey == unix.NFT_META_NFPROTO
+}
+
+// interfaceCondition reads the other side of a comparison. The iptables programs
+// and nft leave the zero at the end of a name away when more may follow.
+func (e foreignExpr) interfaceCondition(key uint32) OnInterface {
+	on := OnInterface{Out: key == unix.NFT_META_OIFNAME || key == unix.NFT_META_OIF, Not: e.not}
+	if key == unix.NFT_META_IIF || key == unix.NFT_META_OIF {
+		if len(e.data) == 4 {
+			on.Index = binary.NativeEndian.Uint32(e.data)
+		}
+		return on
+	}
+	name, _, ended := bytes.Cut(e.data, []byte{0})
+	on.Name, on.Prefix = string(name), !ended
+	return on
 }
 
 // harmless tells whether the rule goes on after the expression for all packets.
@@ -171,6 +270,8 @@ func parseExpr(ad *netlink.AttributeDecoder) foreignExpr {
 				ad.Nested(e.parseConntrack)
 			case "cmp":
 				ad.Nested(e.parseCompare)
+			case "meta":
+				ad.Nested(e.parseMeta)
 			case "bitwise":
 				ad.Nested(e.parseMask)
 			}
@@ -189,6 +290,33 @@ func (e *foreignExpr) parseExtension(ad *netlink.AttributeDecoder) error {
 		case unix.NFTA_MATCH_INFO:
 			text, _, _ := bytes.Cut(ad.Bytes(), []byte{0})
 			e.xtText = string(text)
+			e.opensOnly = opensOnly(e.xtName, ad.Bytes())
+		}
+	}
+	return nil
+}
+
+// opensOnly tells whether an extension is about the state of the connection
+// alone, and takes new ones: struct xt_state_info, and xt_conntrack_mtinfo3 from
+// its match_flags on, where a flag says that it was written as a state.
+func opensOnly(name string, info []byte) bool {
+	const stateNew, matchState, matchAlias, flagsAt = 1 << 3, 1, 1 << 13, 146
+	switch {
+	case name == "state" && len(info) >= 4:
+		return binary.NativeEndian.Uint32(info)&stateNew != 0
+	case name == "conntrack" && len(info) >= flagsAt+6:
+		flags, inverted, states := binary.NativeEndian.Uint16(info[flagsAt:]), binary.NativeEndian.Uint16(info[flagsAt+2:]), binary.NativeEndian.Uint16(info[flagsAt+4:])
+		return flags&^matchAlias == matchState && inverted == 0 && states&stateNew != 0
+	default:
+		return false
+	}
+}
+
+// parseMeta reads NFTA_META_KEY.
+func (e *foreignExpr) parseMeta(ad *netlink.AttributeDecoder) error {
+	for ad.Next() {
+		if ad.Type() == unix.NFTA_META_KEY {
+			e.metaKey = ad.Uint32()
 		}
 	}
 	return nil
@@ -214,11 +342,12 @@ func (e *foreignExpr) parseVerdict(ad *netlink.AttributeDecoder) error {
 
 func (e *foreignExpr) parseCode(ad *netlink.AttributeDecoder) error {
 	const nfDrop, nfAccept = 0, 1
+	back := int32(unix.NFT_RETURN)
 	for ad.Next() {
 		switch ad.Type() {
 		case unix.NFTA_VERDICT_CODE:
 			code := ad.Uint32()
-			e.drop, e.accept = code == nfDrop, code == nfAccept
+			e.drop, e.accept, e.back = code == nfDrop, code == nfAccept, code == uint32(back)
 		case unix.NFTA_VERDICT_CHAIN:
 			e.jump = ad.String()
 		}
@@ -236,11 +365,23 @@ func (e *foreignExpr) parseConntrack(ad *netlink.AttributeDecoder) error {
 	return nil
 }
 
-// parseCompare reads NFTA_CMP_OP.
+// parseCompare reads NFTA_CMP_OP and NFTA_CMP_DATA.
 func (e *foreignExpr) parseCompare(ad *netlink.AttributeDecoder) error {
 	for ad.Next() {
-		if ad.Type() == unix.NFTA_CMP_OP {
-			e.status = ad.Uint32() == unix.NFT_CMP_NEQ
+		switch ad.Type() {
+		case unix.NFTA_CMP_OP:
+			op := ad.Uint32()
+			e.status, e.not = op == unix.NFT_CMP_NEQ, op == unix.NFT_CMP_NEQ
+			e.compares = op == unix.NFT_CMP_EQ || op == unix.NFT_CMP_NEQ
+		case unix.NFTA_CMP_DATA:
+			ad.Nested(func(data *netlink.AttributeDecoder) error {
+				for data.Next() {
+					if data.Type() == unix.NFTA_DATA_VALUE {
+						e.data = data.Bytes()
+					}
+				}
+				return nil
+			})
 		}
 	}
 	return nil

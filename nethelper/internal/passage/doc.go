@@ -1,8 +1,11 @@
 // Package passage gets redirected connections through the firewalls of others.
 // A packet that one chain drops is lost whatever other chains say, so where
-// somebody else's forward chain drops by default, a rule of ours has to be in it:
-// in DOCKER-USER where Docker has made that, which is its place for the rules of
-// others, else on top of the chain.
+// somebody else's forward chain drops by default, or by a rule about interfaces,
+// protocols or new connections that takes all attackers, a rule of ours has to be
+// in it: in DOCKER-USER where Docker has made that, which is its place for the
+// rules of others, else on top of the chain. Drops with other conditions, such as
+// an address that somebody has banned, are not the sensor's business, and no
+// reason to open anything.
 //
 // Invariants:
 //

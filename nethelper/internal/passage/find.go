@@ -2,10 +2,13 @@ package passage
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/google/nftables"
 
+	"honeysens.org/dockersensor/nethelper/internal/nft"
+	"honeysens.org/dockersensor/nethelper/internal/ruleset"
 	"honeysens.org/dockersensor/shared/helperapi"
 )
 
@@ -61,15 +64,89 @@ func (t table) blocks(chain *nftables.Chain) bool {
 	return t.firstBlock(chain.Name) < len(t.rules)
 }
 
-// firstBlock returns which rule of the table is the first one in the chain that
-// blocks everything, or the number of rules.
-func (t table) firstBlock(chain string) int {
-	for i, rule := range t.rules {
-		if rule.Chain == chain && rule.BlocksAll {
-			return i
+// firstBlock returns which rule of the table is the first one in the base chain
+// that takes away what is ours on one of its ways, there or in a chain that it
+// leads to; or the number of rules.
+func (t table) firstBlock(chain string) int { return t.firstBlockOn(t.ways(chain), chain) }
+
+func (t table) firstBlockOn(ways []way, chain string) int {
+	first := len(t.rules)
+	for _, way := range ways {
+		if i, end := t.walk(chain, way, maxDepth); end == nft.Blocks {
+			first = min(first, i)
 		}
 	}
-	return len(t.rules)
+	return first
+}
+
+// way is how packets of ours come and go, by names of interfaces; "" is the host.
+type way struct{ in, out string }
+
+// ways are those through a chain. DOCKER-USER, which the kernel does not enter by
+// itself, is for what is forwarded.
+func (t table) ways(chain string) []way {
+	at := slices.IndexFunc(t.chains, func(c *nftables.Chain) bool { return c.Name == chain && c.Hooknum != nil })
+	switch {
+	case at < 0, *t.chains[at].Hooknum == *nftables.ChainHookForward:
+		return forwardWays(t.cfg)
+	case *t.chains[at].Hooknum == *nftables.ChainHookInput:
+		return inputWays(t.cfg)
+	default:
+		return nil
+	}
+}
+
+func forwardWays(cfg Config) []way { return []way{{cfg.Iface, cfg.Bridge}, {cfg.Bridge, cfg.Iface}} }
+func inputWays(cfg Config) []way   { return []way{{cfg.Bridge, ""}} }
+
+// maxDepth is how far chains lead to others, in the kernel.
+const maxDepth = 16
+
+// walk follows packets on a way through a chain, and returns the rule at which
+// that ends, and how. Where it goes on, or goes back, there is no such rule.
+func (t table) walk(chain string, w way, depth int) (int, nft.Verdict) {
+	for i, rule := range t.rules {
+		// With a rule of a sensor in front the others are there all the same.
+		if rule.Chain != chain || !t.takes(rule, w) || ruleset.IsTableName(rule.Comment) {
+			continue
+		}
+		end := rule.Verdict
+		if rule.Jumps != "" && depth > 0 {
+			_, end = t.walk(rule.Jumps, w, depth-1)
+		}
+		switch end {
+		case nft.Blocks, nft.Accepts:
+			return i, end
+		case nft.Returns:
+			return len(t.rules), nft.GoesOn
+		}
+	}
+	return len(t.rules), nft.GoesOn
+}
+
+// takes tells whether a rule is for all new connections on a way. Who else has
+// a condition, such as an address, has a reason that is not the sensor's.
+func (t table) takes(rule nft.ForeignRule, w way) bool {
+	if rule.Conditional {
+		return false
+	}
+	for _, on := range rule.On {
+		name := w.in
+		if on.Out {
+			name = w.out
+		}
+		is := on.Name == name
+		switch {
+		case on.Name == "" && !on.Prefix:
+			is = t.names[on.Index] == name
+		case on.Prefix:
+			is = strings.HasPrefix(name, on.Name)
+		}
+		if is == on.Not || name == "" && on.Out {
+			return false
+		}
+	}
+	return true
 }
 
 // kind tells whose chain it is by its name: the iptables programs write theirs
@@ -123,7 +200,7 @@ func (t table) passesDNAT(chain *nftables.Chain) bool {
 // "iptables -F" Docker's chains may still exist, but nothing leads to them.
 func (t table) userChain(chain *nftables.Chain) string {
 	for _, rule := range t.rules[:t.firstBlock(chain.Name)] {
-		if rule.Chain == chain.Name && rule.JumpsAll == dockerUser {
+		if rule.Chain == chain.Name && rule.JumpsAll() == dockerUser {
 			return dockerUser
 		}
 	}

@@ -112,52 +112,33 @@ func (b *bounded) Write(p []byte) (int, error) {
 }
 
 // blocks tells whether packets that no other rule of the chain accepts are lost.
-func (rules listing) blocks(chain string) bool {
-	return rules.firstBlock(chain) >= 0
+func (rules listing) blocks(chain string, cfg Config) bool {
+	return rules.firstBlock(chain, cfg) >= 0
 }
 
-// firstBlock returns the line from which on all packets are lost, or -1; for
+// firstBlock returns the line from which on packets of ours are lost, or -1; for
 // the policy that is the number of lines.
-func (rules listing) firstBlock(chain string) int {
-	policy := -1
-	for i, line := range rules {
-		words := strings.Fields(line)
-		switch {
-		case slices.Equal(words, []string{"-P", chain, "DROP"}):
-			policy = len(rules)
-		case len(words) > 2 && words[0] == "-A" && words[1] == chain && takesAll(words[2:], "DROP", "REJECT"):
-			return i
-		}
+func (rules listing) firstBlock(chain string, cfg Config) int {
+	ways := forwardWays(cfg)
+	if chain == chainInput {
+		ways = inputWays(cfg)
 	}
-	return policy
-}
-
-// takesAll tells whether a rule without any condition goes to one of the
-// targets. A comment is no condition.
-func takesAll(words []string, targets ...string) bool {
-	if len(words) > 4 && words[0] == "-m" && words[1] == "comment" && words[2] == "--comment" {
-		at := slices.Index(words, "-j")
-		// The text of a comment is in quotes when it has spaces, and then may
-		// itself have a "-j": that rule counts as one with a condition.
-		if at < 0 || at > 4 && !quoted(words[3:at]) {
-			return false
-		}
-		words = words[at:]
+	if at := rules.table(cfg).firstBlockOn(ways, chain); at < len(rules) {
+		return at
 	}
-	return len(words) >= 2 && words[0] == "-j" && slices.Contains(targets, words[1])
-}
-
-func quoted(words []string) bool {
-	text := strings.Join(words, " ")
-	return len(text) > 1 && text[0] == '"' && text[len(text)-1] == '"' && strings.Count(text, `"`) == 2
+	if slices.ContainsFunc(rules, func(line string) bool {
+		return slices.Equal(strings.Fields(line), []string{"-P", chain, "DROP"})
+	}) {
+		return len(rules)
+	}
+	return -1
 }
 
 // userChain is DOCKER-USER where the forward chain gets there for all packets.
-func (rules listing) userChain() string {
-	block := rules.firstBlock(chainForward)
-	for i, line := range rules {
-		words := strings.Fields(line)
-		if len(words) > 2 && words[0] == "-A" && words[1] == chainForward && i < block && takesAll(words[2:], dockerUser) {
+func (rules listing) userChain(cfg Config) string {
+	block := rules.firstBlock(chainForward, cfg)
+	for i, rule := range rules.table(cfg).rules {
+		if rule.Chain == chainForward && i < block && rule.JumpsAll() == dockerUser {
 			return dockerUser
 		}
 	}
@@ -180,13 +161,13 @@ func (rules listing) ours(match func(comment string) bool) [][]string {
 
 // has tells whether all rules are there, none more, and each before the rule
 // of its chain that blocks.
-func (rules listing) has(wanted []insertion, name string) bool {
+func (rules listing) has(wanted []insertion, name string, cfg Config) bool {
 	count := map[string]int{}
 	for _, rule := range rules.ours(func(comment string) bool { return comment == name }) {
 		count[rule[0]]++
 	}
 	for _, rule := range wanted {
-		block := rules.firstBlock(rule.chain)
+		block := rules.firstBlock(rule.chain, cfg)
 		at := slices.IndexFunc(rules, func(line string) bool {
 			return strings.HasPrefix(line, "-A "+rule.chain+" ") && strings.Contains(line, " --comment "+name+" ")
 		})
@@ -210,10 +191,10 @@ func (l legacy) wanted(rules listing, name string, cfg Config) []insertion {
 		network, gateway = cfg.V6, cfg.GatewayV6
 	}
 	var wanted []insertion
-	if network.IsValid() && rules.blocks(chainForward) {
-		wanted = append(wanted, iptablesForward(rules.userChain(), name, network, cfg.Egress)...)
+	if network.IsValid() && rules.blocks(chainForward, cfg) {
+		wanted = append(wanted, iptablesForward(rules.userChain(cfg), name, network, cfg.Egress)...)
 	}
-	if rules.blocks(chainInput) {
+	if rules.blocks(chainInput, cfg) {
 		wanted = append(wanted, iptablesInput(chainInput, name, cfg.Bridge, gateway, cfg.CollectorPort)...)
 	}
 	return wanted
@@ -231,7 +212,7 @@ func (p *Passage) openLegacy(ctx context.Context, l legacy, cfg Config) ([]helpe
 	}
 	wanted := l.wanted(rules, p.name, cfg)
 	old := rules.ours(func(comment string) bool { return comment == p.name })
-	if p.done == cfg && rules.has(wanted, p.name) || len(wanted)+len(old) == 0 {
+	if p.done == cfg && rules.has(wanted, p.name, cfg) || len(wanted)+len(old) == 0 {
 		return describeLegacy(l, wanted), false, nil
 	}
 	if err := l.change(ctx, p.where, old, wanted); err != nil {

@@ -30,9 +30,9 @@ func TestListing(t *testing.T) {
 		"last rule":                        {"-P FORWARD ACCEPT|-A FORWARD -j DROP", true, chainForward, false},
 		"reject with an answer":            {"-P FORWARD ACCEPT|-A FORWARD -j REJECT --reject-with icmp-port-unreachable", true, chainForward, false},
 		"with a comment":                   {"-P FORWARD ACCEPT|-A FORWARD -m comment --comment no -j DROP", true, chainForward, false},
-		"with words":                       {`-P FORWARD ACCEPT|-A FORWARD -m comment --comment "no -j way" -j DROP`, false, chainForward, false},
+		"with words":                       {`-P FORWARD ACCEPT|-A FORWARD -m comment --comment "no -j way" -j DROP`, true, chainForward, false},
 		"with a condition":                 {"-P FORWARD ACCEPT|-A FORWARD -i eth9 -j DROP", false, chainForward, false},
-		"a comment and a condition":        {"-P FORWARD ACCEPT|-A FORWARD -m comment --comment no -p udp -j DROP", false, chainForward, false},
+		"a comment and a condition":        {"-P FORWARD ACCEPT|-A FORWARD -m comment --comment no -p icmp -j DROP", false, chainForward, false},
 		"Docker":                           {"-P FORWARD DROP|-N DOCKER-USER|-A FORWARD -j DOCKER-USER", true, dockerUser, false},
 		"Docker, flushed":                  {"-P FORWARD DROP|-N DOCKER-USER", true, chainForward, false},
 		"Docker behind a drop":             {"-P FORWARD ACCEPT|-A FORWARD -j DROP|-A FORWARD -j DOCKER-USER", true, chainForward, false},
@@ -46,13 +46,13 @@ func TestListing(t *testing.T) {
 	for title, test := range tests {
 		t.Run(title, func(t *testing.T) {
 			rules := listing(strings.Split(test.rules, "|"))
-			if got := rules.blocks(chainForward); got != test.blocks {
+			if got := rules.blocks(chainForward, config(helperapi.EgressDeny)); got != test.blocks {
 				t.Errorf("blocks is %v", got)
 			}
-			if got := rules.userChain(); got != test.userChain {
+			if got := rules.userChain(config(helperapi.EgressDeny)); got != test.userChain {
 				t.Errorf("chain for others is %s", got)
 			}
-			if got := rules.has([]insertion{{chain: chainForward}}, name); got != test.has {
+			if got := rules.has([]insertion{{chain: chainForward}}, name, config(helperapi.EgressDeny)); got != test.has {
 				t.Errorf("has is %v", got)
 			}
 		})
@@ -70,10 +70,10 @@ func FuzzListing(f *testing.F) {
 		rules := listing(strings.Split(text, "\n"))
 		for _, l := range legacies() {
 			wanted := l.wanted(rules, name, config(helperapi.EgressAll))
-			if len(wanted) > 0 && !rules.blocks(chainForward) && !rules.blocks(chainInput) {
+			if len(wanted) > 0 && !rules.blocks(chainForward, config(helperapi.EgressDeny)) && !rules.blocks(chainInput, config(helperapi.EgressDeny)) {
 				t.Errorf("a passage where nothing drops: %+v", wanted)
 			}
-			rules.has(wanted, name)
+			rules.has(wanted, name, config(helperapi.EgressDeny))
 		}
 		for _, rule := range rules.ours(func(comment string) bool { return comment == name }) {
 			if len(rule) < 2 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -21,6 +22,8 @@ import (
 
 // Config says what has to get through.
 type Config struct {
+	// Iface is the interface that attackers arrive at.
+	Iface string
 	// Bridge is the interface of the services bridge.
 	Bridge string
 	// V4 and V6 are the networks on it; an unset one needs no passage.
@@ -77,10 +80,15 @@ func (p *Passage) Ensure(ctx context.Context, cfg Config) ([]helperapi.Firewall,
 		found  []helperapi.Firewall
 		opened bool
 	)
+	names, err := interfaceNames(p.where, tables)
+	if err != nil {
+		return nil, err
+	}
 	for _, t := range tables {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
+		t.cfg, t.names = cfg, names
 		firewalls, changed := p.open(t, cfg)
 		found, opened = append(found, firewalls...), opened || changed
 	}
@@ -192,6 +200,9 @@ type table struct {
 	*nftables.Table
 	chains []*nftables.Chain
 	rules  []nft.ForeignRule
+	// cfg is what has to get through, names are those of interfaces by index.
+	cfg   Config
+	names map[uint32]string
 }
 
 // String names the table as nft does.
@@ -226,6 +237,29 @@ func listTables(where nft.Config, conn *nftables.Conn) ([]table, error) {
 		}
 	}
 	return tables, nil
+}
+
+// interfaceNames returns the names of interfaces by their index, if any rule knows
+// one by its index only.
+func interfaceNames(where nft.Config, tables []table) (map[uint32]string, error) {
+	byIndex := func(on nft.OnInterface) bool { return on.Index != 0 }
+	if !slices.ContainsFunc(tables, func(t table) bool {
+		return slices.ContainsFunc(t.rules, func(r nft.ForeignRule) bool { return slices.ContainsFunc(r.On, byIndex) })
+	}) {
+		return nil, nil
+	}
+	names := map[uint32]string{}
+	err := inNetNS(where, func() error {
+		links, err := net.Interfaces()
+		for _, link := range links {
+			names[uint32(link.Index)] = link.Name // #nosec G115 -- the kernel counts them in 31 bits
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list interfaces: %w", err)
+	}
+	return names, nil
 }
 
 func addChain(tables []table, chain *nftables.Chain) []table {

@@ -82,7 +82,7 @@ func (l *lab) redirect(t *testing.T, egress helperapi.Egress) {
 
 func config(egress helperapi.Egress) Config {
 	return Config{
-		Bridge: "svc0", V4: netip.MustParsePrefix("10.10.10.0/24"), V6: netip.MustParsePrefix("fd12::/64"),
+		Iface: "eth0", Bridge: "svc0", V4: netip.MustParsePrefix("10.10.10.0/24"), V6: netip.MustParsePrefix("fd12::/64"),
 		GatewayV4: netip.MustParseAddr("10.10.10.1"), GatewayV6: netip.MustParseAddr("fd12::1"),
 		CollectorPort: 5556, Egress: egress,
 	}
