@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"honeysens.org/dockersensor/shared/helperapi"
 )
 
 const (
@@ -73,23 +75,31 @@ func (s *Status) metrics() []metric {
 		all = append(all, metric{"honeysens_service_up", gauge, "Whether a service runs.", truth(service.State == "running"),
 			[]string{"service", service.ID, "label", service.Label, "state", service.State}})
 	}
-	for _, service := range s.Network.Observed.Services {
-		all = append(all, metric{"honeysens_service_connections_total", counter, "Connections led to a service.",
-			float64(service.Redirected.Packets), []string{"service", service.ID}})
-	}
-	for _, service := range s.Network.Observed.Services {
-		all = append(all, metric{"honeysens_service_refused_packets_total", counter, "Packets of a service to where it may not go.",
-			float64(service.Refused.Packets), []string{"service", service.ID}})
-	}
-	for _, service := range s.Network.Observed.Services {
-		all = append(all, metric{"honeysens_service_forged_frames_total", counter, "Frames of a service in somebody else's name.",
-			float64(service.Forged.Packets), []string{"service", service.ID}})
-	}
-	for _, service := range s.Network.Observed.Services {
-		all = append(all, metric{"honeysens_service_bounded_packets_total", counter, "Packets to a service and from it that were above its bounds.",
-			float64(service.Bounded.Packets), []string{"service", service.ID}})
+	for _, c := range counts() {
+		for _, service := range s.Network.Observed.Services {
+			all = append(all, metric{c.name, counter, c.help, float64(c.of(service).Packets), []string{"service", service.ID}})
+		}
 	}
 	return all
+}
+
+// count is one that the helper has for each service.
+type count struct {
+	name, help string
+	of         func(helperapi.ServiceObserved) helperapi.Counter
+}
+
+func counts() []count {
+	return []count{
+		{"honeysens_service_connections_total", "Connections led to a service.",
+			func(s helperapi.ServiceObserved) helperapi.Counter { return s.Redirected }},
+		{"honeysens_service_refused_packets_total", "Packets of a service to where it may not go.",
+			func(s helperapi.ServiceObserved) helperapi.Counter { return s.Refused }},
+		{"honeysens_service_forged_frames_total", "Frames of a service in somebody else's name.",
+			func(s helperapi.ServiceObserved) helperapi.Counter { return s.Forged }},
+		{"honeysens_service_bounded_packets_total", "Packets to a service and from it that were above its bounds.",
+			func(s helperapi.ServiceObserved) helperapi.Counter { return s.Bounded }},
+	}
 }
 
 func truth(is bool) float64 {

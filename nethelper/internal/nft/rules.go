@@ -341,13 +341,12 @@ func (e *foreignExpr) parseVerdict(ad *netlink.AttributeDecoder) error {
 }
 
 func (e *foreignExpr) parseCode(ad *netlink.AttributeDecoder) error {
-	const nfDrop, nfAccept = 0, 1
-	back := int32(unix.NFT_RETURN)
+	const nfDrop, nfAccept, nfReturn = 0, 1, 1<<32 + unix.NFT_RETURN
 	for ad.Next() {
 		switch ad.Type() {
 		case unix.NFTA_VERDICT_CODE:
 			code := ad.Uint32()
-			e.drop, e.accept, e.back = code == nfDrop, code == nfAccept, code == uint32(back)
+			e.drop, e.accept, e.back = code == nfDrop, code == nfAccept, code == nfReturn
 		case unix.NFTA_VERDICT_CHAIN:
 			e.jump = ad.String()
 		}

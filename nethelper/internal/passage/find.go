@@ -119,6 +119,7 @@ func (t table) walk(chain string, w way, depth int) (int, nft.Verdict) {
 			return i, end
 		case nft.Returns:
 			return len(t.rules), nft.GoesOn
+		case nft.GoesOn:
 		}
 	}
 	return len(t.rules), nft.GoesOn
