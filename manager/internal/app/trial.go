@@ -21,6 +21,8 @@ func (m *manager) adopt() {
 	m.keeper.configure(wantedNetwork(m.cfg, settings))
 	m.services.Reconnect()
 	m.uploader.Kick()
+	// A poll that hangs on the way before says nothing about this one.
+	m.poller.Restart()
 }
 
 // watchTrials ends trials that did not succeed in time and begins those that

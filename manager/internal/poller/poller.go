@@ -6,6 +6,8 @@
 //   - There is one poll at a time, and a second at least between two of them.
 //   - Each poll tells the state of its own moment; a poke that came before it is
 //     answered by it.
+//   - A restart ends the poll that is under way, which was made with what is no
+//     longer in force, and the next one comes at once.
 //   - After a failure the next poll comes after a second, later ones after
 //     twice the time each, at most a minute; a part of it is random, so that
 //     the sensors of a server that comes back do not come all at once.
@@ -82,6 +84,10 @@ type Poller struct {
 
 	mu    sync.Mutex
 	state State
+	// restart ends the poll that is under way; it is nil when there is none.
+	// restarted is set from a restart to the next poll.
+	restart   context.CancelFunc
+	restarted bool
 }
 
 // New returns a poller that waits for Run.
@@ -100,6 +106,34 @@ func (p *Poller) Poke() {
 	}
 }
 
+// Restart asks for a poll now, with what has come into force, and not for the end
+// of one that was made before. Failures so far count no longer.
+func (p *Poller) Restart() {
+	p.mu.Lock()
+	p.restarted = true
+	if p.restart != nil {
+		p.restart()
+	}
+	p.mu.Unlock()
+	p.Poke()
+}
+
+// begin is the context of a poll, which a restart ends.
+func (p *Poller) begin(ctx context.Context) (context.Context, context.CancelFunc) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.restarted = false
+	ctx, p.restart = context.WithCancel(ctx)
+	return ctx, p.restart
+}
+
+// fresh tells whether there was a restart since the last poll began.
+func (p *Poller) fresh() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.restarted
+}
+
 // State tells how the polls went. It may be called at any time.
 func (p *Poller) State() State {
 	p.mu.Lock()
@@ -110,7 +144,8 @@ func (p *Poller) State() State {
 // Run polls, the first time at once, until the context ends.
 func (p *Poller) Run(ctx context.Context) {
 	for failures := 0; ctx.Err() == nil; {
-		if p.once(ctx) {
+		took := p.once(ctx)
+		if took || p.fresh() {
 			failures = 0
 			p.wait(ctx, p.State().Interval, pokeGap)
 			continue
@@ -133,10 +168,13 @@ func (p *Poller) once(ctx context.Context) bool {
 		// before is told with the second poll, as all sensors do.
 		status.Services = nil
 	}
-	wanted, err := p.server.PostStatus(ctx, status)
-	if ctx.Err() != nil {
+	poll, end := p.begin(ctx)
+	wanted, err := p.server.PostStatus(poll, status)
+	if ended := poll.Err() != nil; ended || ctx.Err() != nil {
+		end()
 		return false
 	}
+	end()
 	p.note(wanted, err, time.Now())
 	if err != nil {
 		return false

@@ -187,3 +187,35 @@ func TestEndsWithinAPoll(t *testing.T) {
 		t.Errorf("%d polls, %d taken", len(s.times), len(s.taken))
 	}
 }
+
+// TestRestart: neither a poll that hangs nor the wait after many failures keeps
+// from polling with new settings.
+func TestRestart(t *testing.T) {
+	const restart = 10*time.Minute + 10*time.Second
+	s := &sensor{took: 15 * time.Second}
+	s.answer = func(n int) (*hsapi.Wanted, error) {
+		if s.times[n-1] < restart {
+			return nil, errors.New("away")
+		}
+		return &hsapi.Wanted{}, nil
+	}
+	run(t, s, zap.NewNop(), func(p *Poller) {
+		<-time.After(restart)
+		p.Restart() // in a wait, or in a poll
+		<-time.After(7 * time.Second)
+		p.Restart() // in a poll
+		<-time.After(17 * time.Second)
+		if got := p.State(); got.LastSuccess.IsZero() || got.Error != "" {
+			t.Errorf("state %+v", got)
+		}
+	})
+	var after []time.Duration
+	for _, at := range s.times {
+		if at >= restart {
+			after = append(after, at-restart)
+		}
+	}
+	if len(after) != 2 || after[0] > 5*time.Second || after[1] != 8*time.Second {
+		t.Errorf("polls after the restart: %v", after)
+	}
+}

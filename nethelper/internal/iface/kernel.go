@@ -106,6 +106,32 @@ func displace(l netlink.Link, address netip.Prefix) error {
 	return restoreAddresses(l, before, address)
 }
 
+// ownRoutes returns the sensor's routes at an interface: the gateway, if there is
+// one, and the networks that are reached without.
+func ownRoutes(l netlink.Link) (gateway netip.Addr, networks []netip.Prefix, err error) {
+	mine := &netlink.Route{LinkIndex: l.Attrs().Index, Protocol: routeProtocol}
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		routes, err := netlinksafe.RouteListFiltered(family, mine, netlink.RT_FILTER_OIF|netlink.RT_FILTER_PROTOCOL)
+		if err != nil {
+			return netip.Addr{}, nil, fmt.Errorf("list routes of %s: %w", l.Attrs().Name, err)
+		}
+		for _, route := range routes {
+			if via, ok := netip.AddrFromSlice(route.Gw); ok {
+				gateway = via.Unmap()
+				continue
+			}
+			if route.Dst == nil {
+				continue
+			}
+			if addr, ok := netip.AddrFromSlice(route.Dst.IP); ok {
+				bits, _ := route.Dst.Mask.Size()
+				networks = append(networks, netip.PrefixFrom(addr.Unmap(), bits))
+			}
+		}
+	}
+	return gateway, networks, nil
+}
+
 func removeRoutes(l netlink.Link) error {
 	mine := &netlink.Route{LinkIndex: l.Attrs().Index, Protocol: routeProtocol}
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/containernetworking/plugins/pkg/netlinksafe"
 	"github.com/vishvananda/netlink"
@@ -202,7 +203,7 @@ func (k *Keeper) settleAddress(l netlink.Link, note *record, want helperapi.Inte
 		return nil
 	}
 	if there.prefix.IsValid() && !there.temporary {
-		return nil
+		return settleRoutes(l, want)
 	}
 	note.address = want.Address
 	if err := keep(l, *note); err != nil {
@@ -212,6 +213,22 @@ func (k *Keeper) settleAddress(l netlink.Link, note *record, want helperapi.Inte
 		return err
 	}
 	return k.announce(l, want.Address)
+}
+
+// settleRoutes changes the routes of an address that is there already: the
+// gateway may be another one, or none any more.
+func settleRoutes(l netlink.Link, want helperapi.Interface) error {
+	gateway, rest, err := ownRoutes(l)
+	if err != nil {
+		return err
+	}
+	if gateway == want.Gateway && slices.Equal(rest, []netip.Prefix{want.Address.Masked()}) {
+		return nil
+	}
+	if err := removeRoutes(l); err != nil {
+		return err
+	}
+	return place(l, want.Address, want.Gateway, 0)
 }
 
 func (k *Keeper) announce(l netlink.Link, address netip.Prefix) error {

@@ -49,6 +49,32 @@ func TestNetnsStaticAddressComesChangesAndGoes(t *testing.T) {
 	}
 }
 
+// TestNetnsGatewayChanges keeps the address: only the way out is another one, or
+// none, and none of those before stays.
+func TestNetnsGatewayChanges(t *testing.T) {
+	host, router := lan(t)
+	router.Run("ip", "addr", "add", "2001:db8::fe/64", "dev", "eth0", "nodad")
+	before := hosttest.Snapshot(host)
+	k := startKeeper(t, host, testConfig(t))
+	for _, family := range []struct{ flag, address, first, second string }{
+		{"-4", "192.0.2.7/24", "192.0.2.254", "192.0.2.253"}, {"-6", "2001:db8::7/64", "2001:db8::fe", "2001:db8::fd"},
+	} {
+		for _, gateway := range []string{family.first, family.second, "", family.second, family.first} {
+			if seen := k.want(wishStatic(family.address, gateway)); seen.Problem != "" || !has(family.address)(seen) {
+				t.Errorf("observed %+v", seen)
+			}
+			out := host.Run("ip", family.flag, "route", "show", "default")
+			if gateway == "" && out != "" || gateway != "" && (!strings.Contains(out, "via "+gateway+" ") || strings.Count(out, "via") != 1) {
+				t.Errorf("gateway %q: %s", gateway, out)
+			}
+		}
+	}
+	k.remove()
+	if diff := cmp.Diff(strings.Split(before, "\n"), strings.Split(hosttest.Snapshot(host), "\n")); diff != "" {
+		t.Errorf("the host differs:\n%s", diff)
+	}
+}
+
 func TestNetnsStaticAddressOfTheHostIsLeftAlone(t *testing.T) {
 	host, _ := lan(t)
 	host.Run("ip", "addr", "add", "192.0.2.1/24", "dev", "eth0")
