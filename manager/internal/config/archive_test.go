@@ -198,7 +198,7 @@ func matches(err error, want string) bool {
 	return strings.Contains(err.Error(), want)
 }
 
-func gzipped(t *testing.T, data []byte) []byte {
+func gzipped(t testing.TB, data []byte) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	zip := gzip.NewWriter(&b)
@@ -211,7 +211,7 @@ func gzipped(t *testing.T, data []byte) []byte {
 	return b.Bytes()
 }
 
-func unzipped(t *testing.T, packed []byte) []byte {
+func unzipped(t testing.TB, packed []byte) []byte {
 	t.Helper()
 	zip, err := gzip.NewReader(bytes.NewReader(packed))
 	if err != nil {
@@ -370,5 +370,32 @@ func FuzzParse(f *testing.F) {
 		a.migrate()
 		_, _ = a.Settings()
 		a.JSON()
+	})
+}
+
+// FuzzTar is FuzzParse behind the packing, which mutations hardly get through.
+func FuzzTar(f *testing.F) {
+	for _, file := range fixtures(f) {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(unzipped(f, data))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		a, err := parse(gzipped(t, data))
+		if err != nil {
+			return
+		}
+		a.migrate()
+		_, _ = a.Settings()
+		a.JSON()
+		packed, err := a.Pack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if back, err := Unpack(packed); err != nil || !back.Same(a) {
+			t.Fatalf("packed and unpacked it is another: %v", err)
+		}
 	})
 }
