@@ -78,7 +78,7 @@ func (a *Authority) Issue(name string) (certPEM, keyPEM string) {
 // Texts that would break out of a configuration where they are not escaped.
 const (
 	HostileUser     = `us er}#\x22={`
-	HostilePassword = `p" network={ \x22 ä`
+	HostilePassword = `p" network={ \x22 ä` // #nosec G101 -- of a test
 )
 
 // Authenticator starts hostapd with an authentication server of its own at eth0
