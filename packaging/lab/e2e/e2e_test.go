@@ -43,6 +43,7 @@ func TestE2E(t *testing.T) {
 		})
 	}
 	step("attacks arrive", labtest.Attack)
+	step("a honeypot that goes elsewhere is stopped and reported", stoppedHoneypot)
 	step("processes have what they need", privileges)
 	t.Run("host is unchanged", func(t *testing.T) {
 		hostUnchanged(t, s, before)
@@ -79,6 +80,26 @@ func cleanupAfterKill(t *testing.T, s *scenario.Scenario, before picture) {
 		run("run", "--rm", "--privileged", "--network", "host", "--entrypoint", "nethelper", "honeysens/sensorx86:"+s.Revision(), "cleanup", "--all")
 		hostIsAsBefore(t, s, before)
 	}
+}
+
+// stoppedHoneypot tries from within a honeypot to reach others, as somebody would
+// who has taken it over.
+func stoppedHoneypot(t *testing.T, s *scenario.Scenario) {
+	since := labtest.LastEvent(t, s)
+	_, err := s.Exec(t.Context(), "sh", "-c", `for p in /proc/[0-9]*; do
+		[ "$(cat $p/comm)" != python3 ] || nsenter --net=$p/ns/net timeout 2 bash -c '</dev/tcp/`+host.AttackerV4+`/22' || true
+	done`)
+	labtest.Must(t, err)
+	labtest.Arrives(t, s, since, "what a honeypot tried", func(e admin.Event) bool {
+		return strings.HasPrefix(e.Summary, fmt.Sprintf("Honeypot %d was stopped: ", s.Honeypot.ID))
+	})
+	eventually(t, "the state counts it", func() error {
+		out, err := s.Exec(t.Context(), "manager", "status")
+		if err == nil && !strings.Contains(out, "packets to where it may not go") {
+			err = fmt.Errorf("status: %s", out)
+		}
+		return err
+	})
 }
 
 func ready(t *testing.T, s *scenario.Scenario, after time.Time) {
