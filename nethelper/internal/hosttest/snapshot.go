@@ -2,10 +2,15 @@ package hosttest
 
 import (
 	"fmt"
+	"maps"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
+
+	"github.com/safchain/ethtool"
 
 	"honeysens.org/dockersensor/shared/nettest"
 )
@@ -17,7 +22,8 @@ var volatile = regexp.MustCompile(`(valid_lft|preferred_lft|expires|[a-z_]+_time
 var written = regexp.MustCompile(`(?s)(flags dynamic[^}]*?)\n\t\telements = \{[^}]*\}`)
 
 // Snapshot writes down everything about a host's network that a sensor could
-// change: links, addresses, routes, ruleset and sysctls, one a line.
+// change: links and their offload settings, addresses, routes, ruleset and sysctls,
+// one a line.
 func Snapshot(host *nettest.Host) string {
 	var out strings.Builder
 	for _, command := range [][]string{
@@ -27,6 +33,9 @@ func Snapshot(host *nettest.Host) string {
 		fmt.Fprintf(&out, "# %s\n%s", strings.Join(command, " "), still(host.Run(command[0], command[1:]...)))
 	}
 	err := host.Do(func() error {
+		if err := offloads(&out); err != nil {
+			return err
+		}
 		for _, dir := range []string{"ipv4", "ipv6"} {
 			if err := sysctls(&out, filepath.Join("/proc/sys/net", dir)); err != nil {
 				return err
@@ -35,7 +44,7 @@ func Snapshot(host *nettest.Host) string {
 		return nil
 	})
 	if err != nil {
-		fmt.Fprintf(&out, "sysctls: %v\n", err)
+		fmt.Fprintf(&out, "offloads and sysctls: %v\n", err)
 	}
 	return out.String()
 }
@@ -43,6 +52,29 @@ func Snapshot(host *nettest.Host) string {
 // still leaves out what changes by itself.
 func still(text string) string {
 	return written.ReplaceAllString(volatile.ReplaceAllString(text, "$1"), "$1")
+}
+
+// offloads are the features of all interfaces, in the calling thread's namespace.
+func offloads(out *strings.Builder) error {
+	settings, err := ethtool.NewEthtool()
+	if err != nil {
+		return err
+	}
+	defer settings.Close()
+	links, err := net.Interfaces()
+	if err != nil {
+		return err
+	}
+	for _, link := range links {
+		features, err := settings.Features(link.Name)
+		if err != nil {
+			return fmt.Errorf("offloads of %s: %w", link.Name, err)
+		}
+		for _, name := range slices.Sorted(maps.Keys(features)) {
+			fmt.Fprintf(out, "%s %s=%v\n", link.Name, name, features[name])
+		}
+	}
+	return nil
 }
 
 // sysctls stays on the calling thread, which the kernel goes by.

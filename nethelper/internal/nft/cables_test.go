@@ -53,6 +53,14 @@ func newCables(t *testing.T) *cables {
 	return c
 }
 
+// isolate separates the ports, as in the sensor. Otherwise, with br_netfilter, what
+// goes from port to port would be seen by the rules of the host, and counted.
+func (c *cables) isolate() {
+	for _, port := range []string{"port1", "port2"} {
+		c.host.Run("ip", "link", "set", port, "type", "bridge_slave", "isolated", "on")
+	}
+}
+
 func hardwareAddr(t *testing.T, h *nettest.Host, name string) net.HardwareAddr {
 	t.Helper()
 	var link *net.Interface
@@ -158,10 +166,7 @@ func TestNetnsAGenuineServiceIsNotHindered(t *testing.T) {
 	for _, addr := range []string{"0.0.0.0:5556", "[::]:5556"} {
 		serve(t, c.host, "tcp", addr, "collector")
 	}
-	// As in the sensor. With br_netfilter what goes from port to port is counted.
-	for _, port := range []string{"port1", "port2"} {
-		c.host.Run("ip", "link", "set", port, "type", "bridge_slave", "isolated", "on")
-	}
+	c.isolate()
 	c.one.Run("ip", "link", "set", "eth0", "down")
 	c.one.Run("sysctl", "-qw", "net.ipv6.conf.eth0.accept_dad=1", "net.ipv6.conf.eth0.dad_transmits=1")
 	c.one.Run("ip", "link", "set", "eth0", "up")

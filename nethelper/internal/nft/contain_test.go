@@ -2,6 +2,7 @@ package nft
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -107,6 +108,49 @@ func TestNetnsOnlyAttemptsAreRefused(t *testing.T) {
 	l.wantRefused(t, "udp", "10.10.10.2", "10.10.10.1:9")
 	if n := l.refused(t) - before; n != 1 {
 		t.Errorf("%d packets were refused, want the one attempt", n)
+	}
+}
+
+// TestNetnsServicesReachNoOther: neither another service, by the cable or by the
+// host, nor other bridges of the host and who is there.
+func TestNetnsServicesReachNoOther(t *testing.T) {
+	t.Parallel()
+	c := newCables(t)
+	c.isolate()
+	other := nettest.NewHost(t, "other")
+	nettest.Connect(other, "eth0", []string{"172.17.0.2/16", "fd17::2/64"}, c.host, "docker0", []string{"172.17.0.1/16", "fd17::1/64"})
+	other.Run("ip", "route", "add", "default", "via", "172.17.0.1")
+	other.Run("ip", "-6", "route", "add", "default", "via", "fd17::1")
+	for _, h := range []*nettest.Host{c.two, other, c.host} {
+		serve(t, h, "tcp", "0.0.0.0:80", "reached")
+		serve(t, h, "tcp", "[::]:80", "reached")
+	}
+	neighbours := []string{"10.10.10.3:80", "[fd12::3]:80"}
+	bridges := []string{"172.17.0.1:80", "[fd17::1]:80"}
+	containers := []string{"172.17.0.2:80", "[fd17::2]:80"}
+	for _, egress := range []helperapi.Egress{helperapi.EgressDeny, helperapi.EgressInternet, helperapi.EgressAll} {
+		c.up(t, func(cfg *ruleset.Config) { cfg.Egress = egress })
+		for _, addr := range neighbours {
+			want(t, c.one, "tcp", addr, "")
+		}
+		// By the host, which would pass it on.
+		c.one.Run("ip", "neigh", "replace", "10.10.10.3", "lladdr", c.mac["svc0"].String(), "dev", "eth0", "nud", "permanent")
+		c.one.Run("ip", "neigh", "replace", "fd12::3", "lladdr", c.mac["svc0"].String(), "dev", "eth0", "nud", "permanent")
+		refused := slices.Concat(neighbours, bridges)
+		if egress != helperapi.EgressAll {
+			refused = append(refused, containers...)
+		}
+		for _, addr := range refused {
+			before := c.observe(t, "one").Refused.Packets
+			want(t, c.one, "tcp", addr, "")
+			if n := c.observe(t, "one").Refused.Packets - before; n == 0 {
+				t.Errorf("%s, %s: not counted", egress, addr)
+			}
+		}
+		c.one.Run("ip", "neigh", "flush", "all", "nud", "permanent")
+	}
+	for i, addr := range containers {
+		want(t, c.one, "tcp", addr, "reached "+[]string{"172.17.0.1", "fd17::1"}[i])
 	}
 }
 
