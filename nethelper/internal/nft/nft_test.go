@@ -292,8 +292,10 @@ func TestNetnsOwnerIsSafeAndAdopted(t *testing.T) {
 	}
 	before := listing(h)
 	h.Run("nft", "flush", "ruleset")
-	if out, err := h.Try("nft", "delete", "table", "inet", "honeysens-0123456789ab"); err == nil {
-		t.Errorf("another could delete the table: %s", out)
+	for _, family := range []string{"inet", "bridge"} {
+		if out, err := h.Try("nft", "delete", "table", family, "honeysens-0123456789ab"); err == nil {
+			t.Errorf("another could delete the table of family %s: %s", family, out)
+		}
 	}
 	all := func(string) bool { return true }
 	if removed, err := Cleanup(t.Context(), Config{NetNS: h.Fd()}, all); err == nil || len(removed) > 0 {
@@ -319,12 +321,13 @@ func TestNetnsCleanup(t *testing.T) {
 	t.Parallel()
 	nettest.Need(t, "nft")
 	h := nettest.NewHost(t, "host")
-	h.Run("nft", "add table inet honeysens-aaaaaaaaaaaa; add table inet honeysens-bbbbbbbbbbbb; add table inet honeysens; add table ip honeysens-aaaaaaaaaaaa")
+	h.Run("nft", "add table inet honeysens-aaaaaaaaaaaa; add table inet honeysens-bbbbbbbbbbbb; add table inet honeysens; add table ip honeysens-aaaaaaaaaaaa;"+
+		"add table bridge honeysens-aaaaaaaaaaaa; add table bridge honeysens-cccccccccccc; add table bridge honeysens-bbbbbbbbbbbb")
 	removed, err := Cleanup(t.Context(), Config{NetNS: h.Fd()}, func(name string) bool { return name != "honeysens-bbbbbbbbbbbb" })
-	if err != nil || !cmp.Equal(removed, []string{"honeysens-aaaaaaaaaaaa"}) {
+	if err != nil || !cmp.Equal(removed, []string{"honeysens-aaaaaaaaaaaa", "honeysens-cccccccccccc"}) {
 		t.Errorf("removed %v, %v", removed, err)
 	}
-	want := "table inet honeysens-bbbbbbbbbbbb\ntable inet honeysens\ntable ip honeysens-aaaaaaaaaaaa\n"
+	want := "table inet honeysens-bbbbbbbbbbbb\ntable inet honeysens\ntable ip honeysens-aaaaaaaaaaaa\ntable bridge honeysens-bbbbbbbbbbbb\n"
 	if diff := cmp.Diff(want, h.Run("nft", "list", "tables")); diff != "" {
 		t.Errorf("tables (-want +got):\n%s", diff)
 	}

@@ -60,6 +60,8 @@ func TestNetnsWatchHeals(t *testing.T) {
 		"flush chain inet " + name + " guard",
 		"delete element inet " + name + " assigned { tcp . 22 }",
 		"add rule inet " + name + " guard accept",
+		"delete table bridge " + name,
+		"flush chain bridge " + name + " genuine",
 	}
 	for _, damage := range damages {
 		heals, start := table.observedHeals(t), time.Now()

@@ -27,6 +27,7 @@ is silent and with a reset where it resets. Not hidden are:
 - The protocol stack is the one of the host's kernel, but settings of the host (window sizes, congestion control) are those of a new network
   namespace.
 - A service whose container has ended shows as an unreachable host until the next state is in force.
+- A port whose service is flooded above its bounds is silent while that lasts, to everybody.
 - The time for one more hop in the same machine, some microseconds.
 - Nobody answers for a service at a link-local address of the host: the answer could not be routed back.
 `
