@@ -435,7 +435,7 @@ func together(t *testing.T, h *nettest.Host, n int, network, from, to string) in
 	answers := make(chan string, n)
 	for range n {
 		wg.Go(func() {
-			ctx, cancel := contextFor(t, 700*time.Millisecond)
+			ctx, cancel := contextFor(t, 1500*time.Millisecond)
 			defer cancel()
 			got, _ := askFrom(ctx, h, network, from, to)
 			answers <- got
