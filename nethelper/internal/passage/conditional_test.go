@@ -82,7 +82,6 @@ func TestNetnsConditionalDrops(t *testing.T) {
 // TestNetnsReasonsOfOthersStay: a rule that is about somebody, or about another
 // network of the host, is none of the sensor's business.
 func TestNetnsReasonsOfOthersStay(t *testing.T) {
-	t.Parallel()
 	l := newLab(t, helperapi.EgressDeny)
 	for _, line := range []string{
 		"-A FORWARD -i docker0 -j DROP", "-A FORWARD ! -i docker0 -o docker0 -j DROP", "-A FORWARD -i eth0 -o docker0 -j REJECT",
