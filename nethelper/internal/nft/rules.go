@@ -166,7 +166,9 @@ func (r *ForeignRule) parseExprs(list *netlink.AttributeDecoder) error {
 // addCondition reads what a comparison compares with what was loaded before.
 func (r *ForeignRule) addCondition(loaded, e foreignExpr) {
 	switch {
-	case e.name == "meta" && e.metaKnown(), e.opensOnly:
+	case e.name == "meta" && e.metaKnown(), e.opensOnly, e.loadsState:
+	case e.name == "bitwise" && loaded.loadsState && e.takesNew:
+	case e.name == "cmp" && loaded.name == "bitwise" && loaded.takesNew && e.not && len(bytes.Trim(e.data, "\x00")) == 0:
 	case e.name == "cmp" && loaded.name == "meta" && loaded.onInterface() && e.compares:
 		r.On = append(r.On, e.interfaceCondition(loaded.metaKey))
 	case e.name == "cmp" && loaded.name == "meta" && loaded.metaKey == unix.NFT_META_L4PROTO && e.compares && !e.not:
@@ -191,6 +193,9 @@ type foreignExpr struct {
 	// opposite, and data is what it compares with.
 	compares, not bool
 	data          []byte
+	// loadsState is true when the expression loads the state of the connection,
+	// takesNew when a mask has the bit of new ones.
+	loadsState, takesNew bool
 	// opensOnly is true for an extension that matches new connections, and
 	// perhaps others.
 	opensOnly bool
@@ -358,7 +363,8 @@ func (e *foreignExpr) parseCode(ad *netlink.AttributeDecoder) error {
 func (e *foreignExpr) parseConntrack(ad *netlink.AttributeDecoder) error {
 	for ad.Next() {
 		if ad.Type() == unix.NFTA_CT_KEY {
-			e.status = ad.Uint32() == unix.NFT_CT_STATUS
+			key := ad.Uint32()
+			e.status, e.loadsState = key == unix.NFT_CT_STATUS, key == unix.NFT_CT_STATE
 		}
 	}
 	return nil
@@ -388,7 +394,7 @@ func (e *foreignExpr) parseCompare(ad *netlink.AttributeDecoder) error {
 
 // parseMask reads NFTA_BITWISE_MASK. The bits are in the machine's order.
 func (e *foreignExpr) parseMask(ad *netlink.AttributeDecoder) error {
-	const dstNAT = 1 << 5 // IPS_DST_NAT
+	const dstNAT, stateNew = 1 << 5, 1 << 3 // IPS_DST_NAT, NF_CT_STATE_BIT(IP_CT_NEW)
 	for ad.Next() {
 		if ad.Type() != unix.NFTA_BITWISE_MASK {
 			continue
@@ -396,7 +402,8 @@ func (e *foreignExpr) parseMask(ad *netlink.AttributeDecoder) error {
 		ad.Nested(func(data *netlink.AttributeDecoder) error {
 			for data.Next() {
 				if mask := data.Bytes(); data.Type() == unix.NFTA_DATA_VALUE && len(mask) == 4 {
-					e.status = binary.NativeEndian.Uint32(mask) == dstNAT
+					bits := binary.NativeEndian.Uint32(mask)
+					e.status, e.takesNew = bits == dstNAT, bits&stateNew != 0
 				}
 			}
 			return nil

@@ -50,6 +50,7 @@ func conditional() map[string]struct {
 		"legacy, in another chain":   {iptables(legacy, "-N outside\n-A outside -m comment --comment no -j REJECT\n-A FORWARD -i eth0 -m conntrack --ctstate NEW -j outside"), kindLegacy, false, true},
 		"nft, by name":               {nft(`table inet fw { chain f { type filter hook forward priority 5; iifname "eth0" drop; }; }`), kindNftables, false, true},
 		"nft, by index":              {nft(`table inet fw { chain f { type filter hook forward priority 5; iif "eth0" meta l4proto tcp reject; }; }`), kindNftables, false, true},
+		"nft, new connections":       {nft(`table inet fw { chain f { type filter hook forward priority 5; iifname "eth0" ct state invalid,new drop; }; }`), kindNftables, false, true},
 		"nft, in another chain":      {nft(`table ip fw { chain o { counter drop; }; chain f { type filter hook forward priority 5; iifname "eth*" jump o; }; }; table ip6 fw { chain f { type filter hook forward priority 5; oifname != "eth0" drop; }; }`), kindNftables, false, true},
 	}
 }
@@ -96,7 +97,7 @@ func TestNetnsReasonsOfOthersStay(t *testing.T) {
 	l.host.Run("iptables-nft", "-I", "FORWARD", "-s", "198.51.100.7", "-j", "DROP")
 	l.host.Run("nft", `table inet fw {
 		set bad { type ipv4_addr; elements = { 198.51.100.8 }; }
-		chain f { type filter hook forward priority 5; ip saddr @bad drop; ct state invalid drop; iifname { "eth1", "eth2" } drop; iifname "eth0" limit rate 1/hour log; oif "lo" drop; }
+		chain f { type filter hook forward priority 5; ip saddr @bad drop; ct state invalid drop; ct state untracked drop; iifname { "eth1", "eth2" } drop; iifname "eth0" limit rate 1/hour log; oif "lo" drop; }
 	}`)
 	before := l.everything(t)
 	if found := l.ensure(t, helperapi.EgressDeny); len(found) != 0 {
