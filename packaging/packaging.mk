@@ -73,7 +73,7 @@ services: ## the service archives of recon and of the lab's honeypot, in out/dis
 	packaging/lab/require.sh lab
 	$(GOBUILD) -o $(BIN)/recon ./packaging/services/recon
 	$(GO) run ./packaging/services/mkservice -metadata packaging/services/recon/metadata.xml -revision $(REVISION) \
-	  -file $(BIN)/recon:/recon -entrypoint /recon -out $(RECON_ARCHIVE)
+	  -file $(BIN)/recon:/recon -entrypoint /recon -read-only -out $(RECON_ARCHIVE)
 	packaging/lab/honeypot/make-image $(REVISION) $(HONEYPOT_ARCHIVE) $(CACHE)
 
 # The development sensor.

@@ -148,7 +148,7 @@ func newManager(cfg Config, setup *setup, log *zap.Logger) (*manager, error) {
 	docker := services.NewDocker(engine, log.Named("engine"))
 	m.services = services.New(services.Config{
 		Store: filepath.Join(cfg.StateDir, "services.json"), Interface: cfg.Interface, CollectorPort: cfg.CollectorPort,
-		Limits: cfg.Limits, Held: func(id string) bool { return m.collector.Held(id) },
+		Limits: cfg.Limits, DataDir: engineData, Held: func(id string) bool { return m.collector.Held(id) },
 	}, docker, store, m.keeper, log.Named("services"))
 	m.ground = ground{engine: docker, log: log.Named("update")}
 	if cfg.Interface != "" {
@@ -199,6 +199,10 @@ func (m *manager) run(ctx context.Context, control *control.Server) {
 	parts.Wait()
 	front.Wait()
 }
+
+// engineData is where the nested engine keeps its data, by the contract with the
+// host; it is only looked at.
+const engineData = "/var/lib/docker"
 
 // eventRate is that of one honeypot. Peers that nobody knows have none: they are
 // no honeypots of this sensor.

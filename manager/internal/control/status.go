@@ -168,6 +168,9 @@ func (s *Status) WriteServices(out io.Writer) error {
 		if service.CatchAll {
 			ports = append(ports, "catch-all")
 		}
+		if service.Raw {
+			ports = append(ports, "RISK: raw network access")
+		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", service.ID, printable(service.Label), service.State,
 			strings.Join(service.Addresses, " "), strings.Join(ports, ", "), printable(service.Image), printable(service.Reason))
 	}
@@ -268,6 +271,9 @@ func hint(quarantined int) string {
 	return " (listed by `manager events`)"
 }
 
+// RawRisk says what a service with raw network access may do.
+const RawRisk = "RISK: raw network access: it sees and forges all traffic of the sensor's network, and can change its addresses and firewall"
+
 func (s *ServiceState) text() string {
 	parts := []string{fmt.Sprintf("%s %s: %s", s.ID, s.Label, s.State)}
 	if s.Reason != "" {
@@ -279,7 +285,7 @@ func (s *ServiceState) text() string {
 		parts = append(parts, "catch-all")
 	}
 	if s.Raw {
-		parts = append(parts, "raw network access: it shares the sensor's network")
+		parts = append(parts, RawRisk)
 	}
 	return strings.Join(parts, ", ")
 }

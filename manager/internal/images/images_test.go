@@ -244,6 +244,10 @@ func TestEnsureRefuses(t *testing.T) {
 			image: func(t *testing.T) v1.Image { return testImage(t, empty.Image, bomb(t)) }, limits: Limits{Unpacked: 1 << 20},
 			want: "it unpacks to more than",
 		},
+		"huge manifest":  {image: good, intercept: endless("/manifests/"), want: "bytes"},
+		"huge blob":      {image: good, intercept: endless("/blobs/"), want: "verifying"},
+		"no manifest":    {image: good, intercept: says("/manifests/", "<html>"), want: "manifest"},
+		"other manifest": {image: good, intercept: says("/manifests/", `{"schemaVersion":1,"fsLayers":[]}`), want: "want an image"},
 		"other packing": {
 			image: func(t *testing.T) v1.Image {
 				return testImage(t, empty.Image, static.NewLayer([]byte("\x28\xb5\x2f\xfd zstd"), types.DockerLayer))
@@ -300,6 +304,34 @@ func TestEnsureRefusesAChangedLayer(t *testing.T) {
 	}
 	if err != nil && !strings.Contains(err.Error(), "the registry sends another layer") {
 		t.Errorf("got %v, want one that tells of the change", err)
+	}
+}
+
+// endless answers what is about a part with zeros that do not end by themselves.
+func endless(part string) func(http.ResponseWriter, *http.Request) bool {
+	return func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.Contains(r.URL.Path, part) {
+			return false
+		}
+		w.Header().Set("Content-Type", string(types.DockerManifestSchema2))
+		for block := make([]byte, 64<<10); r.Context().Err() == nil; {
+			if _, err := w.Write(block); err != nil {
+				return true
+			}
+		}
+		return true
+	}
+}
+
+// says answers what is about a part with a text.
+func says(part, text string) func(http.ResponseWriter, *http.Request) bool {
+	return func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.Contains(r.URL.Path, part) {
+			return false
+		}
+		w.Header().Set("Content-Type", string(types.DockerManifestSchema2))
+		_, _ = io.WriteString(w, text)
+		return true
 	}
 }
 

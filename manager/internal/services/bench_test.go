@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -39,19 +40,21 @@ const patience = 60 * time.Second
 // everything.
 type bench struct {
 	*enginetest.Engine
-	t      *testing.T
+	t      testing.TB
 	images *images.Images
 	store  string
 	// push offers the test's program as an image, with its arguments.
 	push func(tag string, args ...string)
-	log  *zap.Logger
+	// pushProgram does so with another program.
+	pushProgram func(path, tag string, args ...string)
+	log         *zap.Logger
 
 	// services is what runs now; end ends it.
 	services *Services
 	end      func()
 }
 
-func newBench(t *testing.T) *bench {
+func newBench(t testing.TB) *bench {
 	t.Helper()
 	nettest.Need(t, "cc", "go")
 	b := &bench{t: t, Engine: enginetest.Start(t), store: filepath.Join(t.TempDir(), "services.json"), log: zaptest.NewLogger(t)}
@@ -62,15 +65,19 @@ func newBench(t *testing.T) *bench {
 	pause, honeypot := filepath.Join(dir, "pause"), filepath.Join(dir, "honeypot")
 	b.command("../../../packaging/image/pause/build.sh", pause)
 	b.command("go", "build", "-o", honeypot, "./testdata/honeypot")
-	b.push = func(tag string, args ...string) {
+	b.pushProgram = func(path, tag string, args ...string) {
 		t.Helper()
 		to, err := name.NewTag(host + "/" + tag)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := remote.Write(to, programImage(t, honeypot, args...), remote.WithTransport(server.Client().Transport)); err != nil {
+		if err := remote.Write(to, programImage(t, path, args...), remote.WithTransport(server.Client().Transport)); err != nil {
 			t.Fatal(err)
 		}
+	}
+	b.push = func(tag string, args ...string) {
+		t.Helper()
+		b.pushProgram(honeypot, tag, args...)
 	}
 	b.push("honeypot:1")
 	var err error
@@ -95,7 +102,7 @@ func (b *bench) command(name string, args ...string) {
 
 // programImage holds one program and nothing else, and starts it with these
 // arguments.
-func programImage(t *testing.T, path string, args ...string) v1.Image {
+func programImage(t testing.TB, path string, args ...string) v1.Image {
 	t.Helper()
 	program, err := os.ReadFile(path)
 	if err != nil {
@@ -122,6 +129,9 @@ func programImage(t *testing.T, path string, args ...string) v1.Image {
 	}
 	config = config.DeepCopy()
 	config.OS, config.Architecture, config.Config.Entrypoint = "linux", runtime.GOARCH, append([]string{"/honeypot"}, args...)
+	if slices.Contains(args, "read-only") {
+		config.Config.Labels = map[string]string{labelReadOnly: "true", labelRole: "sandbox", labelService: "1"}
+	}
 	if img, err = mutate.ConfigFile(img, config); err != nil {
 		t.Fatal(err)
 	}

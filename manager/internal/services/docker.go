@@ -27,6 +27,8 @@ const (
 	labelService = "org.honeysens.sensor.service"
 	labelConfig  = "org.honeysens.sensor.config"
 	labelImage   = "org.honeysens.sensor.image"
+	// labelReadOnly of an image says that its program writes no file.
+	labelReadOnly = "org.honeysens.read-only"
 )
 
 const (
@@ -147,7 +149,11 @@ func (d *Docker) create(ctx context.Context, spec Spec) (string, error) {
 	if spec.Ref != "" {
 		config.Labels[labelImage] = spec.Ref
 	}
-	created, err := d.client.ContainerCreate(ctx, config, hostConfig(spec), nil, nil, spec.Name)
+	host := hostConfig(spec)
+	if img, err := d.client.ImageInspect(ctx, spec.Image); err == nil && img.Config != nil && img.Config.Labels[labelReadOnly] == "true" {
+		host.ReadonlyRootfs = true
+	}
+	created, err := d.client.ContainerCreate(ctx, config, host, nil, nil, spec.Name)
 	return created.ID, err
 }
 

@@ -3,14 +3,19 @@ package services
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
 )
 
 const (
 	// guardEvery is how often the use of each honeypot is looked at.
 	guardEvery = 5 * time.Second
+	// diskEvery is how often the free space is looked at: when it shrinks fast, so
+	// is the use of each honeypot, since a disk can be full within guardEvery.
+	diskEvery = time.Second / 4
 	// maxLogBytes bounds what a honeypot may print within guardEvery.
 	maxLogBytes = 1 << 20
 	// maxDialling bounds the connections that a honeypot began and that nobody
@@ -52,24 +57,51 @@ func (l Limits) excess(u Usage, dialling int) string {
 // guard looks at what honeypots use until the context ends, and has those ended
 // that use more than their share.
 func (s *Services) guard(ctx context.Context) {
-	tick := time.NewTicker(guardEvery)
+	tick := time.NewTicker(diskEvery)
 	defer tick.Stop()
+	last, free := time.Now(), s.free()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		containers, err := s.engine.Containers(ctx)
-		if err != nil {
-			// The passes tell of an engine that does not answer.
+		now := s.free()
+		if time.Since(last) < guardEvery && free-now <= s.cfg.Limits.Disk/2 {
 			continue
 		}
-		for _, c := range containers {
-			if c.Role == Honeypot && c.Running {
-				s.judgeUse(ctx, c)
-			}
+		s.judgeAll(ctx)
+		last, free = time.Now(), now
+	}
+}
+
+// free is the free space where honeypots write, in bytes; 0 when it is unknown.
+func (s *Services) free() int64 {
+	var fs unix.Statfs_t
+	if s.cfg.DataDir == "" || unix.Statfs(s.cfg.DataDir, &fs) != nil {
+		return 0
+	}
+	return int64(fs.Bfree) * fs.Bsize // #nosec G115 -- of one disk
+}
+
+func (s *Services) judgeAll(ctx context.Context) {
+	containers, err := s.engine.Containers(ctx)
+	if err != nil {
+		// The passes tell of an engine that does not answer.
+		return
+	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	slots := make(chan struct{}, together)
+	for _, c := range containers {
+		if c.Role != Honeypot || !c.Running {
+			continue
 		}
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			s.judgeUse(ctx, c)
+		})
 	}
 }
 

@@ -18,10 +18,16 @@ func TestEngineHostileServices(t *testing.T) {
 		b.push("honeypot:"+h.kind, h.kind)
 		wanted = append(wanted, Wanted{ID: h.id, Label: h.kind, Image: "honeypot:" + h.kind})
 	}
+	// Its image also says that it is something else than a honeypot.
+	b.push("honeypot:read-only", "read-only")
+	wanted = append(wanted, Wanted{ID: "6", Label: "read-only", Image: "honeypot:read-only"})
 	b.begin()
 	defer b.end()
 	b.services.SetWanted(wanted)
 	_, good := b.running("1")
+	if _, reader := b.running("6"); !reader.HostConfig.ReadonlyRootfs || good.HostConfig.ReadonlyRootfs {
+		t.Errorf("file systems are read-only: %v, that of the others: %v", reader.HostConfig.ReadonlyRootfs, good.HostConfig.ReadonlyRootfs)
+	}
 	for _, h := range hostile {
 		b.eventually("service "+h.id+" is an error", func() bool {
 			state := b.state(h.id)

@@ -24,6 +24,9 @@ type Config struct {
 	CollectorPort uint16
 	// Limits bound each honeypot.
 	Limits Limits
+	// DataDir is the engine's, or "" when it is elsewhere: what honeypots write is
+	// taken from the space there.
+	DataDir string
 	// Held tells whether a service is held back for reporting too much, or is nil.
 	Held func(id string) bool
 	// Resync is the longest pause between two looks at the engine. Default: a

@@ -14,13 +14,13 @@ const (
 	sandboxPIDs   = 64
 )
 
-// honeypotCaps are Docker's defaults without MKNOD, SETFCAP and AUDIT_WRITE, which
-// no honeypot needs, and with NET_ADMIN, which the catch-all's packet filter and
-// honeyd do. The namespace that it is for holds nothing but the honeypot.
+// honeypotCaps are those that honeypots in the field use; manager/README.md says
+// which uses what. Of Docker's defaults AUDIT_WRITE, FSETID, MKNOD, SETFCAP and
+// SETPCAP are not among them. The namespace that NET_ADMIN is for holds nothing but
+// the honeypot, unless it has raw network access.
 func honeypotCaps() []string {
 	return []string{
-		"CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_ADMIN", "NET_BIND_SERVICE",
-		"NET_RAW", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT",
+		"CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "NET_ADMIN", "NET_BIND_SERVICE", "NET_RAW", "SETGID", "SETUID", "SYS_CHROOT",
 	}
 }
 

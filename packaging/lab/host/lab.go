@@ -86,6 +86,10 @@ func (l *Lab) up(ctx context.Context) error {
 	if err := l.makeNetwork(ctx); err != nil {
 		return err
 	}
+	return l.startEngine(ctx)
+}
+
+func (l *Lab) startEngine(ctx context.Context) error {
 	_, err := StartEngine(ctx, EngineConfig{
 		Dir:          l.engineDir(),
 		Namespace:    l.namespacePath(Sensor),
@@ -100,7 +104,7 @@ func (l *Lab) up(ctx context.Context) error {
 func (l *Lab) Down(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	if err := l.endProcesses(ctx); err != nil {
+	if err := l.endProcesses(ctx, hosts()...); err != nil {
 		return err
 	}
 	if err := l.removeNetwork(ctx); err != nil {

@@ -70,16 +70,30 @@ func (l *Lab) makeNetwork(ctx context.Context) error {
 	if err := l.address(ctx, LAN, "lan", gatewayV4, gatewayV6); err != nil {
 		return err
 	}
-	for h, addrs := range map[Host][2]string{
-		Attacker: {AttackerV4, AttackerV6},
-		Sensor:   {SensorV4, SensorV6},
-		Server:   {ServerV4, ServerV6},
-	} {
+	for h, addrs := range addresses() {
 		if err := l.connect(ctx, h, addrs[0], addrs[1]); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// addresses are those of each machine but the LAN.
+func addresses() map[Host][2]string {
+	return map[Host][2]string{
+		Attacker: {AttackerV4, AttackerV6},
+		Sensor:   {SensorV4, SensorV6},
+		Server:   {ServerV4, ServerV6},
+	}
+}
+
+// Cut takes a machine from the LAN, or puts it back.
+func (l *Lab) Cut(ctx context.Context, h Host, off bool) error {
+	state := "up"
+	if off {
+		state = "down"
+	}
+	return l.ip(ctx, LAN, fmt.Sprintf("link set %s %s", h, state))
 }
 
 // connect plugs a machine into the LAN.

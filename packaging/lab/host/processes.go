@@ -13,11 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// endProcesses ends every process that lives in a namespace of the lab, and
+// endProcesses ends every process that lives on some machines of the lab, and
 // waits until none is left.
-func (l *Lab) endProcesses(ctx context.Context) error {
+func (l *Lab) endProcesses(ctx context.Context, machines ...Host) error {
 	wanted := map[namespaceID]bool{}
-	for _, h := range hosts() {
+	for _, h := range machines {
 		id, err := identify(l.namespacePath(h))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue

@@ -255,12 +255,41 @@ func (s *Scenario) startServer(ctx context.Context) error {
 	}
 	_, err := s.Lab.Start(host.Server, "server", filepath.Join(s.files.Bin, "server"),
 		"--listen", ":443", "--admin", "unix:"+filepath.Join(s.Lab.Dir(), "admin.sock"),
-		"--name", ServerName, "--endpoint", host.ServerV4+":443", "--data", filepath.Join(s.Lab.Dir(), "server"), "--registry", "http://127.0.0.1:5000")
+		"--name", ServerName, "--endpoint", host.ServerV4+":443", "--data", filepath.Join(s.Lab.Dir(), "server"), "--registry", "http://"+registryAddress)
 	if err != nil {
 		return err
 	}
-	return s.Server.Wait(ctx)
+	if err := s.Server.Wait(ctx); err != nil {
+		return err
+	}
+	return s.registryAnswers(ctx)
 }
+
+// registryAnswers waits until somebody listens where the registry is to be.
+func (s *Scenario) registryAnswers(ctx context.Context) error {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := s.On(host.Server, func() error {
+			conn, err := (&net.Dialer{Timeout: patience}).DialContext(ctx, "tcp4", registryAddress)
+			if err != nil {
+				return err
+			}
+			return conn.Close()
+		})
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("registry does not answer: %w", err)
+		}
+	}
+}
+
+// registryAddress is where the registry is, on the server's machine.
+const registryAddress = "127.0.0.1:5000"
 
 const registryConfig = `version: 0.1
 log: {level: warn}

@@ -27,7 +27,13 @@ type ImageConfig struct {
 	Architecture string
 	Entrypoint   []string
 	Env          []string
+	// Labels say things about the image, such as LabelReadOnly.
+	Labels map[string]string
 }
+
+// LabelReadOnly of an image, with the value "true", says that its program writes
+// no file: sensors then start it with a read-only file system.
+const LabelReadOnly = "org.honeysens.read-only"
 
 // File is a file of the building machine and where it goes. Its permissions go
 // with it, its owner is root.
@@ -74,7 +80,7 @@ func NewImage(cfg ImageConfig) (v1.Image, error) {
 	file = file.DeepCopy()
 	file.OS, file.Architecture, file.Variant = platform.OS, platform.Architecture, platform.Variant
 	file.Created = v1.Time{Time: time.Unix(0, 0).UTC()}
-	file.Config.Entrypoint, file.Config.Env = cfg.Entrypoint, cfg.Env
+	file.Config.Entrypoint, file.Config.Env, file.Config.Labels = cfg.Entrypoint, cfg.Env, cfg.Labels
 	return mutate.ConfigFile(image, file)
 }
 

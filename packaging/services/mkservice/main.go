@@ -62,6 +62,10 @@ func parse(args []string) (options, error) {
 		opts.image.Env = append(opts.image.Env, text)
 		return nil
 	})
+	flags.BoolFunc("read-only", "the program writes no file: sensors start it with a read-only file system", func(string) error {
+		opts.image.Labels = map[string]string{archive.LabelReadOnly: "true"}
+		return nil
+	})
 	if err := flags.Parse(args); err != nil {
 		return options{}, err
 	}
