@@ -50,6 +50,25 @@ func (p *paces) delay(origin string, rate int, now time.Time) time.Duration {
 	return wait
 }
 
+// refuse notes a connection over the limit. It counts as an event that has not to
+// wait.
+func (p *paces) refuse(origin string, rate int, now time.Time) {
+	if rate <= 0 {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	own := p.get(origin, now)
+	if own.next.Before(now) {
+		own.next = now
+	}
+	if own.next.Sub(now) >= paceBurst {
+		own.held = now
+		return
+	}
+	own.next = own.next.Add(time.Second / time.Duration(rate))
+}
+
 func (p *paces) get(origin string, now time.Time) *pace {
 	if p.of == nil {
 		p.of = map[string]*pace{}
@@ -67,7 +86,8 @@ func (p *paces) get(origin string, now time.Time) *pace {
 	return own
 }
 
-// Held tells whether a service reports more than it may, and is held back.
+// Held tells whether a service reports more than it may, or connects more often,
+// and is held back.
 func (c *Collector) Held(service string) bool {
 	c.paces.mu.Lock()
 	defer c.paces.mu.Unlock()

@@ -34,6 +34,12 @@ func TestPaceHoldsBackWhoReportsTooMuch(t *testing.T) {
 		if c.Held("7") || c.paces.delay("7", 100, time.Now()) != 0 {
 			t.Error("held back for ever")
 		}
+		for range 1001 {
+			c.paces.refuse("10", 200, time.Now())
+		}
+		if !c.Held("10") || c.paces.delay("10", 200, time.Now()) > time.Second/100 {
+			t.Error("who connects without an end is not held back, or for too long")
+		}
 		for n := range 2 * maxPaces {
 			c.paces.delay(fmt.Sprint(n), 100, time.Now().Add(time.Duration(n)*time.Second))
 		}

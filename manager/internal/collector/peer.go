@@ -62,6 +62,7 @@ func (c *Collector) enter(raw net.Conn) (p *peer, refusal string) {
 		s = &source{addr: addr, peers: map[*peer]struct{}{}}
 	}
 	if len(s.peers) >= c.cfg.MaxConnsPerSource && !c.evict(s) {
+		c.paces.refuse(origin, c.cfg.Rate, time.Now())
 		return nil, "too many connections of this address"
 	}
 	if c.conns >= c.cfg.MaxConns {

@@ -139,7 +139,7 @@ func (s *Services) States() []State {
 	s.mu.Unlock()
 	for n := range states {
 		if state := &states[n]; s.cfg.Held != nil && state.Status == Running && state.Reason == "" && s.cfg.Held(state.ID) {
-			state.Reason = fmt.Sprintf("it reports more than %d events a second and is held back (SERVICE_EVENT_RATE)", s.cfg.Limits.EventRate)
+			state.Reason = fmt.Sprintf("it floods the collector and is held back: more than %d events or connections a second (SERVICE_EVENT_RATE)", s.cfg.Limits.EventRate)
 		}
 	}
 	return states

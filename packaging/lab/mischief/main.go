@@ -120,27 +120,51 @@ func talk() {
 // events reports attacks that never were, over as many connections as it can.
 func events() {
 	address := net.JoinHostPort(os.Getenv("COLLECTOR_HOST"), os.Getenv("COLLECTOR_PORT"))
-	for range 64 {
+	for n := range 64 {
+		do := report
+		if n < 8 {
+			do = reportOn
+		}
 		go func() {
 			for {
-				report(address)
+				do(address)
 			}
 		}()
 	}
 }
 
+// reportOn keeps its connection for as long as it lasts.
+func reportOn(address string) {
+	raw, err := net.Dial("tcp", address)
+	if err != nil {
+		return
+	}
+	defer raw.Close()
+	conn, err := zmtp.NewConn(raw, zmtp.Config{Type: zmtp.TypeREQ, Peers: []string{zmtp.TypeREP}, MaxMessage: 64 << 10})
+	for err == nil {
+		if err = conn.Send(nil, falseEvent()); err == nil {
+			_, err = conn.Receive()
+		}
+	}
+}
+
+// report makes a connection for one event.
 func report(address string) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	_, _ = zmtp.Request(ctx, address, falseEvent())
+}
+
+func falseEvent() []byte {
 	now := time.Now().Unix()
 	body, err := json.Marshal(event.Event{
 		Timestamp: now, Service: event.ServiceGeneric, Source: "203.0.113.66", Summary: "mischief",
 		Details: []event.Detail{{Timestamp: now, Data: strings.Repeat("x", 200)}}, Packets: []event.Packet{},
 	})
 	if err != nil {
-		return
+		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	_, _ = zmtp.Request(ctx, address, body)
+	return body
 }
 
 // dial begins 10,000 connections to a machine that the sensor can reach, and
