@@ -57,21 +57,26 @@ func (l Limits) excess(u Usage, dialling int) string {
 // guard looks at what honeypots use until the context ends, and has those ended
 // that use more than their share.
 func (s *Services) guard(ctx context.Context) {
-	tick := time.NewTicker(diskEvery)
-	defer tick.Stop()
+	timer := time.NewTimer(guardEvery)
+	defer timer.Stop()
 	last, free := time.Now(), s.free()
-	for {
+	for honeypots := 0; ; {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-timer.C:
 		}
 		now := s.free()
-		if time.Since(last) < guardEvery && free-now <= s.cfg.Limits.Disk/2 {
-			continue
+		if time.Since(last) >= guardEvery || free-now > s.cfg.Limits.Disk/2 {
+			honeypots = s.judgeAll(ctx)
+			last, free = time.Now(), now
 		}
-		s.judgeAll(ctx)
-		last, free = time.Now(), now
+		// A manager without honeypots sleeps.
+		pause := guardEvery
+		if honeypots > 0 && s.cfg.DataDir != "" {
+			pause = diskEvery
+		}
+		timer.Reset(pause)
 	}
 }
 
@@ -84,11 +89,12 @@ func (s *Services) free() int64 {
 	return int64(fs.Bfree) * fs.Bsize // #nosec G115 -- of one disk
 }
 
-func (s *Services) judgeAll(ctx context.Context) {
+// judgeAll looks at each honeypot that runs, and returns their number.
+func (s *Services) judgeAll(ctx context.Context) (honeypots int) {
 	containers, err := s.engine.Containers(ctx)
 	if err != nil {
 		// The passes tell of an engine that does not answer.
-		return
+		return 0
 	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -97,12 +103,14 @@ func (s *Services) judgeAll(ctx context.Context) {
 		if c.Role != Honeypot || !c.Running {
 			continue
 		}
+		honeypots++
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-slots }()
 			s.judgeUse(ctx, c)
 		})
 	}
+	return honeypots
 }
 
 func (s *Services) judgeUse(ctx context.Context, c Container) {
