@@ -3,13 +3,21 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-REVISION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+# Asked for once: the checkout may change while make runs.
+ifndef REVISION
+REVISION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+endif
 OUT   := out
 BIN   := $(OUT)/bin
 TOOLS := $(OUT)/tools
 
 # Go on the machine is used when there, otherwise the official image.
-GO ?= $(if $(shell command -v go),go,docker run --rm -v $(CURDIR):/src -v honeysens-go:/go -w /src -e CGO_ENABLED -e GOBIN golang:1.26 go)
+GO ?= $(if $(shell command -v go),go,docker run --rm -v $(CURDIR):/src -v honeysens-go:/go -w /src -e CGO_ENABLED -e GOARCH -e GOBIN golang:1.26 go)
+# What is built has the time of its commit.
+ifndef SOURCE_DATE_EPOCH
+SOURCE_DATE_EPOCH := $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+endif
+export SOURCE_DATE_EPOCH
 LDFLAGS := -s -w -X honeysens.org/dockersensor/shared/version.Revision=$(REVISION)
 GOBUILD := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
 
@@ -65,15 +73,27 @@ test-host: ## the sensor deployed on a stock Debian 13 virtual machine; as root,
 	packaging/lab/vm/build.sh $(OUT)/cache/vm
 	$(GO) test -count=1 -timeout 60m -v -run '^TestVM' ./packaging/lab/...
 
+.PHONY: test-bare
+test-bare: ## builds, lints and unit tests on a machine with only Debian's base system and Go; as root, slow
+	@$(REQUIRE) lab
+	packaging/lab/bare.sh $(OUT)/bare require build lint test-unit
+
+.PHONY: require
+require:
+	@$(REQUIRE) test lab
+
 .PHONY: test-chaos
 test-chaos: ## 50 kills of the engine or the services in the middle of their work; as root, minutes
 	@$(REQUIRE) test lab
 	CHAOS_RUNS=50 $(GO) test -count=1 -timeout 30m -v -run '^TestEngineKills' ./manager/internal/services
 
+BENCH_RUNS ?= 5
 .PHONY: bench
-bench: ## benchmarks
+bench: build ## all benchmarks, BENCH_RUNS times (5); the table is out/bench.md
 	@$(REQUIRE) test
-	$(GO) test -run '^$$' -bench . -benchtime 2s ./...
+	@$(GOBUILD) -o $(BIN)/bench ./packaging/bench
+	$(GO) test -run '^$$' -bench . -benchtime 1s -count $(BENCH_RUNS) -p 1 -timeout 60m \
+	  $$(grep -rl --include='*_test.go' '^func Benchmark' $(SOURCES) | xargs -n 1 dirname | sort -u | sed 's|^|./|') | $(BIN)/bench $(REVISION) $(OUT)/bench.md
 
 FUZZTIME ?= 60s
 .PHONY: fuzz
@@ -101,6 +121,10 @@ demo: ## a sensor, a server and an attacker on this machine; ends with the attac
 	@$(REQUIRE) lab
 	@$(MAKE) --no-print-directory dist services
 	@$(BIN)/lab demo $(ARCHIVE) $(RECON_ARCHIVE) $(HONEYPOT_ARCHIVE)
+
+.PHONY: demo-page
+demo-page: ## the page of the demo's server, at http://127.0.0.1:8080 until Ctrl-C
+	@exec $(BIN)/lab page
 
 .PHONY: demo-down
 demo-down: ## take away all that the demo put up

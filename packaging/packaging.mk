@@ -1,5 +1,7 @@
 # Image, deployable archive and lab. Included by the top makefile.
 
+# Megabytes that the image may have, unpacked: `make dist` says what takes them.
+IMAGE_LIMIT     := 345
 IMAGE           := honeysens/sensorx86:$(REVISION)
 CONTEXT         := $(OUT)/image
 CACHE           := $(OUT)/cache
@@ -37,15 +39,15 @@ BUILD_PAUSE = $(if $(shell command -v cc),,docker run --rm -v $(CURDIR):/src -w 
 
 .PHONY: sensor-programs
 sensor-programs: build $(COMPOSE)
-	$(GOBUILD) -o $(BIN)/init ./packaging/image/init
+	$(GOBUILD) -o $(BIN)/ ./packaging/image/init ./packaging/image/sbom
 	$(BUILD_PAUSE) $(BIN)/pause
 
 # Everything that the image holds above its packages, in its place.
 .PHONY: image-context
 image-context: sensor-programs
-	rm -rf $(CONTEXT)
-	mkdir -p $(CONTEXT)
-	cp -r packaging/image/Dockerfile packaging/image/packages packaging/image/setup.sh packaging/image/rootfs $(CONTEXT)/
+	@rm -rf $(CONTEXT)
+	@mkdir -p $(CONTEXT)
+	cp -r packaging/image/Dockerfile packaging/image/rootfs $(CONTEXT)/
 	install -D -t $(CONTEXT)/rootfs/usr/bin $(BIN)/manager $(BIN)/nethelper
 	ln -s manager $(CONTEXT)/rootfs/usr/bin/manager-cli
 	install -D -t $(CONTEXT)/rootfs/usr/lib/honeysens $(BIN)/init $(BIN)/pause
@@ -53,16 +55,43 @@ image-context: sensor-programs
 	install -D -t $(CONTEXT)/rootfs/usr/libexec/docker/cli-plugins $(COMPOSE)
 	ln -s ../libexec/docker/cli-plugins/docker-compose $(CONTEXT)/rootfs/usr/bin/docker-compose
 	echo $(REVISION) >$(CONTEXT)/rootfs/revision
+	@echo "describing what the programs are made of"
+	@GO="$(GO)" packaging/image/boms.sh $(CACHE)/bom $(CONTEXT)/sbom $(REVISION) \
+	  $(addprefix $(BIN)/,manager nethelper init cni/offload) $(COMPOSE)=$(COMPOSE_VERSION) \
+	  $(addsuffix =$$($(GO) list -m -f '{{.Version}}' github.com/containernetworking/plugins),$(BIN)/cni/bridge $(BIN)/cni/host-local)
+	@mkdir -p $(CONTEXT)/rootfs/usr/share/honeysens
+	@$(GO) run ./packaging/image/sbom licenses --out $(CONTEXT)/rootfs/usr/share/honeysens/LICENSES.txt $(CONTEXT)/sbom/*.json
 
 .PHONY: image
 image: image-context lab-programs ## the production image, in the Docker engine
 	packaging/lab/require.sh lab
-	$(WITH_ENGINE) packaging/image/build.sh $(REVISION) $(CONTEXT) $(CACHE)
+	$(WITH_ENGINE) packaging/image/build.sh $(REVISION) $(CONTEXT) $(CACHE) $(BIN) $(IMAGE_LIMIT)
 
 .PHONY: dist
 dist: image-context lab-programs ## the deployable archive, in out/dist
 	packaging/lab/require.sh lab
-	$(WITH_ENGINE) packaging/deploy/dist.sh $(REVISION) $(CONTEXT) $(CACHE) $(ARCHIVE)
+	$(WITH_ENGINE) packaging/deploy/dist.sh $(REVISION) $(CONTEXT) $(CACHE) $(BIN) $(IMAGE_LIMIT) $(ARCHIVE)
+
+# Binaries for other machines; the image is for the processor of the one that
+# builds it.
+.PHONY: binaries
+binaries: ## the sensor's programs for amd64 and arm64, in out/binaries
+	@for arch in amd64 arm64; do \
+	  mkdir -p $(OUT)/binaries/$$arch/cni; \
+	  GOARCH=$$arch GOOS=linux $(GOBUILD) -o $(OUT)/binaries/$$arch/ ./manager ./nethelper ./packaging/image/init; \
+	  GOARCH=$$arch GOOS=linux $(GOBUILD) -o $(OUT)/binaries/$$arch/cni/ ./cni/offload $(CNI_PLUGINS); \
+	done
+	@cd $(OUT)/binaries && find . -type f ! -name SHA256SUMS | sort | xargs sha256sum | tee SHA256SUMS
+
+.PHONY: outdated
+outdated: ## the pinned versions of which newer ones exist; asks the Go module proxy
+	@GO="$(GO)" packaging/image/outdated.sh $(COMPOSE_MODULE)@$(COMPOSE_VERSION) \
+	  github.com/golangci/golangci-lint/v2@$(GOLANGCI_VERSION) \
+	  $$(sed -n 's|^tool=\(.*\)/cmd/[a-z-]*@|\1@|p' packaging/image/boms.sh packaging/image/vulnerable.sh)
+
+.PHONY: vulnerable
+vulnerable: sensor-programs ## known vulnerabilities in the image's Go programs; VULNDB=file:///... for a copy of the database
+	@GO="$(GO)" packaging/image/vulnerable.sh $(addprefix $(BIN)/,manager nethelper init cni/offload cni/bridge cni/host-local docker-compose)
 
 # The service archives: recon, and the honeypot that the lab assigns to a port.
 RECON_ARCHIVE    := $(DIST)/recon-$(REVISION)-amd64.tar.gz

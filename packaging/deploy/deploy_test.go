@@ -104,6 +104,52 @@ func TestVariablesAreDocumented(t *testing.T) {
 	}
 }
 
+// The README's tables name every variable that a program or a compose file reads.
+func TestEveryVariableIsInTheReadme(t *testing.T) {
+	// Go's own, and one that init hands to the manager.
+	documented := map[string]bool{"GODEBUG": true, "SENSOR_GROUPS": true}
+	for _, match := range regexp.MustCompile("(?m)^\\| (`[A-Z_`, ]+`) \\|").FindAllStringSubmatch(read(t, "../../README.md"), -1) {
+		for name := range strings.SplitSeq(match[1], ",") {
+			documented[strings.Trim(name, "` ")] = true
+		}
+	}
+	each := func(pattern, expression string) {
+		t.Helper()
+		files, err := filepath.Glob(pattern)
+		if err != nil || len(files) == 0 {
+			t.Fatalf("%s: %v, %v", pattern, files, err)
+		}
+		for _, file := range files {
+			for _, match := range regexp.MustCompile(expression).FindAllStringSubmatch(read(t, file), -1) {
+				if !documented[match[1]] {
+					t.Errorf("%s reads %s, which README.md does not explain", file, match[1])
+				}
+			}
+		}
+	}
+	each("../../manager/*.go", `EnvVars: \[\]string\{"([A-Z_]+)"`)
+	each("../../nethelper/*.go", `EnvVars: \[\]string\{"([A-Z_]+)"`)
+	each("../dev/*.go", `EnvVars: \[\]string\{"([A-Z_]+)"`)
+	each("../../manager/limits.go", `limitFlag\("[a-z-]+", "([A-Z_]+)"`)
+	each("docker-compose*.yml", `(?m)^ +- ([A-Z_]+)(?:=|$)`)
+	each("../image/rootfs/etc/sensor/services/*/run", `\$\{([A-Z_]+):-`)
+}
+
+// The split deployment offers what makes sense there.
+func TestVariablesOfTheSplit(t *testing.T) {
+	text := read(t, "docker-compose.split.yml")
+	for _, entry := range readCompose(t, "docker-compose.yml").Environment {
+		name, _, _ := strings.Cut(entry, "=")
+		switch name {
+		case "EXTERNAL_IP", "HOST_PWD", "PREV_PREFIX", "DEV_MODE":
+			continue // of bridge networking, updates and development
+		}
+		if !strings.Contains(text, "- "+name+"=") {
+			t.Errorf("docker-compose.split.yml does not set %s", name)
+		}
+	}
+}
+
 func TestMetadata(t *testing.T) {
 	var firmware struct {
 		XMLName     xml.Name `xml:"firmware"`
@@ -133,20 +179,26 @@ func TestArchive(t *testing.T) {
 	engine := `#!/bin/sh
 case "$*" in
   save*) echo image >"$3" ;;
-  *--format*) echo 1000000 ;;
+  cp*) echo status >"$3" ;;
+  export*) tar --create --files-from /dev/null ;;
 esac
 `
-	if err := os.WriteFile(filepath.Join(dir, "docker"), []byte(engine), 0o700); err != nil {
+	for name, text := range map[string]string{"docker": engine, "sbom": "#!/bin/sh\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(dir, "rootfs"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	archive := filepath.Join(dir, "dist", "archive.tar.gz")
-	cmd := exec.Command("./dist.sh", "1.2.3", dir, dir, archive)
+	cmd := exec.Command("./dist.sh", "1.2.3", dir, dir, dir, "1", archive)
 	cmd.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"))
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 
-	want := "firmware.img\nmetadata.xml\ndocker-compose.yml\nconf/\n.env\nREADME.md\n"
+	want := "firmware.img\nmetadata.xml\ndocker-compose.yml\ndocker-compose.bridge.yml\ndocker-compose.split.yml\nconf/\n.env\nREADME.md\nMIGRATION.md\n"
 	if diff := cmp.Diff(want, tar(t, "-tzf", archive)); diff != "" {
 		t.Errorf("members (-want +got):\n%s", diff)
 	}

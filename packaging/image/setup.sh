@@ -1,7 +1,6 @@
 #!/bin/sh
 # Turns a Debian root file system into the sensor's: its packages, its user, and
-# nothing that it does not use. Runs where the base is made and again in the
-# Dockerfile, so that both ways to a base image end at the same content; what is
+# nothing that it does not use, whichever way the base image is made. What is
 # done already is left alone.
 #
 # Usage: setup.sh PACKAGES-FILE
@@ -21,8 +20,10 @@ if ! getent passwd sensor >/dev/null; then
 fi
 
 # A third of the packages is not used: clients and shims of other container
-# runtimes, character sets, documents.
+# runtimes, character sets, documents but for the licences.
 rm -rf /usr/bin/ctr /usr/bin/containerd-shim /usr/bin/containerd-shim-runc-v1 /usr/bin/containerd-stress /usr/sbin/docker-proxy
 rm -rf /usr/lib/*-linux-gnu/gconv
-rm -rf /usr/share/doc /usr/share/man /usr/share/info /usr/share/locale /usr/share/lintian /usr/share/bash-completion
+find /usr/share/doc -depth ! -name copyright -type f -delete
+find /usr/share/doc -depth -type d -empty -delete
+rm -rf /usr/share/man /usr/share/info /usr/share/locale /usr/share/lintian /usr/share/bash-completion
 rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/*-old /var/lib/dpkg/*-old /var/log/*.log /var/log/apt
