@@ -36,7 +36,7 @@ func printRedirect(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(c.App.Writer, "# With iptables:\n%s\n# Or with nft, as input of `nft -f -`:\n%s", redirect.IPTables(cfg), redirect.NFTables(cfg))
+	_, err = fmt.Fprintf(c.App.Writer, "# With iptables:\n%s\n# Or with nft, as input of `nft -f -`, and the last one of the commands above:\n%s", redirect.IPTables(cfg), redirect.NFTables(cfg))
 	return err
 }
 

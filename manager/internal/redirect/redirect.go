@@ -23,9 +23,9 @@ type Config struct {
 
 // IPTables returns commands for hosts that use iptables. Only what opens a
 // connection is led away, so that late packets of the host's own connections
-// stay with it. Docker 28 and newer
-// drops what is not published, so that the last command is needed there; it
-// does no harm elsewhere.
+// stay with it. Docker drops what is not published where it has switched
+// forwarding on itself, and from 28 on in any case: the last command is for that,
+// and does no harm elsewhere.
 func IPTables(cfg Config) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "iptables -t nat -A PREROUTING -i %s -p tcp --syn%s -m addrtype --dst-type LOCAL -j DNAT --to-destination %s\n",
@@ -50,8 +50,8 @@ const dhcpClient = 68
 func (cfg Config) udp() []uint16 { return append([]uint16{dhcpClient}, cfg.Keep...) }
 
 // NFTables returns a table for hosts that use nft, for `nft -f -`. It cannot
-// accept on behalf of Docker: where Docker 28 or newer runs, its chain
-// DOCKER-USER needs the last line of IPTables.
+// accept on behalf of Docker, whose chain DOCKER-USER needs the last line of
+// IPTables.
 func NFTables(cfg Config) string {
 	tcp := "tcp flags & (fin|syn|rst|ack) == syn"
 	if len(cfg.Keep) > 0 {

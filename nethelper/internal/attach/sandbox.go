@@ -158,11 +158,18 @@ func readCgroup(process string) (string, error) {
 // namesContainer tells whether the innermost container of a /proc/PID/cgroup is
 // the given one, in every hierarchy that names another than the helper's own.
 // A hierarchy that the engine does not use, as the unified one beside those of
-// cgroup v1, leaves everything in the container that the sensor itself is in.
+// cgroup v1, leaves everything in the container that the engine is in: the
+// helper's own, or one that the others show around the given one.
 func namesContainer(cgroup, own, containerID string) bool {
 	outer := map[string]bool{"": true}
 	for _, path := range paths(own) {
 		outer[innermost(path)] = true
+	}
+	for _, path := range paths(cgroup) {
+		if innermost(path) == containerID {
+			around, _, _ := strings.Cut(path, containerID)
+			outer[innermost(around)] = true
+		}
 	}
 	found := false
 	for _, path := range paths(cgroup) {

@@ -63,6 +63,35 @@ func TestNamesContainerInTheSensor(t *testing.T) {
 	}
 }
 
+// TestNamesContainerBesideTheEngine has helper and engine in containers of their
+// own.
+func TestNamesContainerBesideTheEngine(t *testing.T) {
+	sandbox, engine, other := strings.Repeat("a", 64), strings.Repeat("b", 64), strings.Repeat("c", 64)
+	helper := strings.Repeat("d", 64)
+	own := "1:cpu:/docker/" + helper + "\n0::/docker/" + helper + "\n"
+	inside := "1:cpu:/docker/" + engine + "/docker/" + sandbox + "\n"
+	cases := map[string]struct {
+		cgroup, claimed string
+		want            bool
+	}{
+		"unified hierarchy not used":         {inside + "0::/docker/" + engine + "\n", sandbox, true},
+		"one that the helper's own is used":  {inside + "0::/docker/" + helper + "\n", sandbox, true},
+		"another container in it":            {inside + "0::/docker/" + other + "\n", sandbox, false},
+		"another container of the engine":    {inside + "2:pids:/docker/" + engine + "/docker/" + other + "\n", sandbox, false},
+		"a process of the engine":            {"1:cpu:/docker/" + engine + "\n0::/docker/" + engine + "\n", sandbox, false},
+		"the engine, claimed by its own id":  {"1:cpu:/docker/" + helper + "/docker/" + engine + "\n0::/docker/" + helper + "\n", sandbox, false},
+		"the helper itself":                  {own, helper, false},
+		"a container around, not the claims": {inside + "0::/docker/" + engine + "\n", engine, false},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			if got := namesContainer(c.cgroup, own, c.claimed); got != c.want {
+				t.Errorf("got %v, want %v", got, c.want)
+			}
+		})
+	}
+}
+
 func FuzzNamesContainer(f *testing.F) {
 	own := strings.Repeat("a", 64)
 	f.Add("0::/docker/" + own + "\n")

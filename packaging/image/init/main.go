@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strings"
 
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
@@ -27,8 +28,12 @@ func main() {
 }
 
 func run(args []string) error {
-	if len(args) == 0 {
-		return errors.New("usage: init PROGRAM [ARGUMENT...]")
+	what := everything
+	if len(args) > 0 && strings.HasPrefix(args[0], "--only=") {
+		what, args = part(strings.TrimPrefix(args[0], "--only=")), args[1:]
+	}
+	if len(args) == 0 || (what != everything && what != onlyEngine && what != onlyFiles) {
+		return errors.New("usage: init [--only=engine|--only=files] PROGRAM [ARGUMENT...]")
 	}
 	program, err := exec.LookPath(args[0])
 	if err != nil {
@@ -40,7 +45,7 @@ func run(args []string) error {
 	if err != nil {
 		return err
 	}
-	groups, err := container(log).prepare()
+	groups, err := container(log).prepare(what)
 	if err != nil {
 		return err
 	}

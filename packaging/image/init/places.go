@@ -26,14 +26,38 @@ type places struct {
 	log        *zap.Logger
 }
 
+// part is what is prepared, where the programs of the sensor are in containers
+// of their own.
+type part string
+
+const (
+	everything part = ""
+	// onlyEngine is for the container of the nested engine.
+	onlyEngine part = "engine"
+	// onlyFiles is for the directories that the host mounts.
+	onlyFiles part = "files"
+)
+
 // prepare returns the groups of the manager, as setpriv wants them.
-func (p places) prepare() (string, error) {
-	if err := p.clearRun(); err != nil {
-		return "", err
+func (p places) prepare(what part) (string, error) {
+	if what != onlyFiles {
+		if err := p.clearRun(); err != nil {
+			return "", err
+		}
+		if err := delegateCgroup(p.cgroup, p.proc); err != nil {
+			p.log.Warn("control groups not prepared, honeypots may not start", zap.Error(err))
+		}
 	}
-	if err := delegateCgroup(p.cgroup, p.proc); err != nil {
-		p.log.Warn("control groups not prepared, honeypots may not start", zap.Error(err))
+	if what != onlyEngine {
+		p.shareFiles()
 	}
+	if what != everything {
+		return "", nil
+	}
+	return p.groups(), nil
+}
+
+func (p places) shareFiles() {
 	if err := p.shareDeployment(); err != nil {
 		p.log.Warn("deployment directory not prepared, updates may fail and events may not outlive the container",
 			zap.String("directory", p.deployment), zap.Error(err))
@@ -42,7 +66,6 @@ func (p places) prepare() (string, error) {
 		p.log.Warn("configuration directory not prepared, changes by the server may not outlive a restart",
 			zap.String("directory", p.config), zap.Error(err))
 	}
-	return p.groups(), nil
 }
 
 // clearRun removes what an earlier run of the container left in its runtime

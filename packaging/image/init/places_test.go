@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"testing"
 
+	"go.uber.org/zap"
+
 	"honeysens.org/dockersensor/shared/nettest"
 )
 
@@ -49,6 +51,37 @@ func TestClearRun(t *testing.T) {
 			mode, owner := modeAndOwner(t, filepath.Join(run, tt.name))
 			if mode != tt.mode || owner.Uid != tt.uid || owner.Gid != tt.gid {
 				t.Errorf("mode %v of %d:%d, want %v of %d:%d", mode, owner.Uid, owner.Gid, tt.mode, tt.uid, tt.gid)
+			}
+		})
+	}
+}
+
+// Where programs are in containers of their own, each has its part prepared.
+func TestPrepareOnlyAPart(t *testing.T) {
+	nettest.Need(t)
+	for what, want := range map[part]map[string]bool{
+		onlyEngine: {"run/sensor": true, "mnt/state": false},
+		onlyFiles:  {"run/sensor": false, "mnt/state": true},
+		everything: {"run/sensor": true, "mnt/state": true},
+	} {
+		t.Run(string(what), func(t *testing.T) {
+			dir := t.TempDir()
+			for _, name := range []string{"run", "mnt", "conf", "proc/self"} {
+				if err := os.MkdirAll(filepath.Join(dir, name), 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			p := places{
+				run: filepath.Join(dir, "run"), deployment: filepath.Join(dir, "mnt"), config: filepath.Join(dir, "conf"),
+				hostSocket: filepath.Join(dir, "none"), cgroup: dir, proc: filepath.Join(dir, "proc"), uid: 10001, gid: 10001, log: zap.NewNop(),
+			}
+			if _, err := p.prepare(what); err != nil {
+				t.Fatal(err)
+			}
+			for path, there := range want {
+				if _, err := os.Stat(filepath.Join(dir, path)); (err == nil) != there {
+					t.Errorf("%s is there: %v, want %v", path, err == nil, there)
+				}
 			}
 		})
 	}

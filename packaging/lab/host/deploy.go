@@ -21,6 +21,8 @@ type Deployment struct {
 	Compose string
 	// Edit replaces texts in docker-compose.yml; each must be there.
 	Edit map[string]string
+	// Profile is the COMPOSE_FILE that is put into .env, "" for none.
+	Profile string
 }
 
 // Deploy deploys a sensor on the sensor host as the guide in the archive says,
@@ -43,6 +45,9 @@ func (l *Lab) Prepare(ctx context.Context, d Deployment) (string, error) {
 		return "", fmt.Errorf("unpack archive: %w", err)
 	}
 	if err := adjust(filepath.Join(dir, "docker-compose.yml"), d); err != nil {
+		return "", err
+	}
+	if err := choose(filepath.Join(dir, ".env"), d.Profile); err != nil {
 		return "", err
 	}
 	if err := output(l.Docker(ctx, "load", "--input", filepath.Join(dir, "firmware.img"))); err != nil {
@@ -87,6 +92,26 @@ func adjust(path string, d Deployment) error {
 	}
 	if err := os.WriteFile(path, []byte(compose), 0o644); err != nil {
 		return fmt.Errorf("write compose file: %w", err)
+	}
+	return nil
+}
+
+// choose takes the comment sign from the line of .env that names a profile.
+func choose(path, profile string) error {
+	if profile == "" {
+		return nil
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("read .env: %w", err)
+	}
+	line := "\nCOMPOSE_FILE=" + profile + "\n"
+	chosen := strings.Replace(string(text), strings.Replace(line, "\n", "\n#", 1), line, 1)
+	if chosen == string(text) {
+		return fmt.Errorf("%s has no line for the profile %s", path, profile)
+	}
+	if err := os.WriteFile(path, []byte(chosen), 0o644); err != nil {
+		return fmt.Errorf("write .env: %w", err)
 	}
 	return nil
 }

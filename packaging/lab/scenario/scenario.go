@@ -19,6 +19,9 @@ import (
 // ServerName is the name in the certificate of the development server.
 const ServerName = "hs.lab.test"
 
+// PageAddress is where the page of the development server is on its machine.
+const PageAddress = "127.0.0.1:8080"
+
 // HoneypotPort is the port that attackers see of the assigned honeypot, unless
 // a scenario has another, and honeypotListens the one that it listens on.
 const (
@@ -112,6 +115,11 @@ func (s *Scenario) Deploy(ctx context.Context, edit map[string]string) error {
 // DeployWith deploys with another compose file, such as an older one.
 func (s *Scenario) DeployWith(ctx context.Context, compose string, edit map[string]string) error {
 	return s.deploy(ctx, host.Deployment{Compose: compose, Edit: edit})
+}
+
+// DeployProfile deploys with the compose files of a profile.
+func (s *Scenario) DeployProfile(ctx context.Context, files string) error {
+	return s.deploy(ctx, host.Deployment{Profile: files})
 }
 
 func (s *Scenario) deploy(ctx context.Context, d host.Deployment) error {
@@ -254,7 +262,7 @@ func (s *Scenario) startServer(ctx context.Context) error {
 		return err
 	}
 	_, err := s.Lab.Start(host.Server, "server", filepath.Join(s.files.Bin, "server"),
-		"--listen", ":443", "--admin", "unix:"+filepath.Join(s.Lab.Dir(), "admin.sock"),
+		"--listen", ":443", "--admin", "unix:"+filepath.Join(s.Lab.Dir(), "admin.sock"), "--admin", PageAddress,
 		"--name", ServerName, "--endpoint", host.ServerV4+":443", "--data", filepath.Join(s.Lab.Dir(), "server"), "--registry", "http://"+registryAddress)
 	if err != nil {
 		return err
