@@ -34,15 +34,17 @@ func sensorID(given string) (string, error) {
 	if id := containerOf(string(text)); id != "" {
 		return id, nil
 	}
-	return "", errors.New("own container id: this does not seem to be a Docker container; give --sensor-id")
+	return "", errors.New("own container id: this does not seem to be a container of Docker or Kubernetes; give --sensor-id")
 }
 
 // containerOf finds the container id in a /proc/PID/mountinfo: Docker mounts
-// /etc/hostname and two more files from .../containers/ID/ on the host. The
-// name of the host, which operators choose, does not matter, nor does the cgroup,
-// which the container may not see.
+// /etc/hostname and two more files from .../containers/ID/ on the host, the
+// runtimes of Kubernetes from .../sandboxes/ID/ (containerd) or
+// .../overlay-containers/ID/userdata/ (CRI-O), with the id of the pod's sandbox.
+// The name of the host, which operators choose, does not matter, nor does the
+// cgroup, which the container may not see.
 func containerOf(mountinfo string) string {
-	found := regexp.MustCompile(`/containers/([0-9a-f]{64})/[^ ]* /etc/(?:hostname|hosts|resolv\.conf) `).FindStringSubmatch(mountinfo)
+	found := regexp.MustCompile(`/(?:containers|sandboxes|overlay-containers)/([0-9a-f]{64})/[^ ]* /etc/(?:hostname|hosts|resolv\.conf) `).FindStringSubmatch(mountinfo)
 	if found == nil {
 		return ""
 	}

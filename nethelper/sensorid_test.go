@@ -13,6 +13,9 @@ func TestContainerOf(t *testing.T) {
 	cases := map[string]struct{ mountinfo, want string }{
 		"docker":              {line("/ /") + line("/var/lib/docker/containers/"+id+"/hostname /etc/hostname"), id},
 		"data root elsewhere": {line("/containers/" + id + "/resolv.conf /etc/resolv.conf"), id},
+		"containerd of Kubernetes": {line("/var/lib/kubelet/pods/1-2/etc-hosts /etc/hosts") +
+			line("/var/lib/containerd/io.containerd.grpc.v1.cri/sandboxes/"+id+"/hostname /etc/hostname"), id},
+		"CRI-O":               {line("/run/containers/storage/overlay-containers/" + id + "/userdata/hostname /etc/hostname"), id},
 		"nested engine's own": {line("/volumes/x/_data/containers/" + id + "/hostname /var/lib/docker/containers/" + id + "/hostname"), ""},
 		"short id":            {line("/var/lib/docker/containers/" + id[:12] + "/hostname /etc/hostname"), ""},
 		"no container":        {line("/ /"), ""},
