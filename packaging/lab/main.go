@@ -49,6 +49,7 @@ func app() *cli.App {
 			demoCommand(),
 			deployCommand(),
 			execCommand(),
+			pageCommand(),
 			{
 				Name: "docker", Usage: "run docker with the engine of the sensor host", ArgsUsage: "ARGUMENT...", SkipFlagParsing: true,
 				Action: func(c *cli.Context) error {

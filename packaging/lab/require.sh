@@ -13,7 +13,7 @@ if grep -qx 'ID=debian' /etc/os-release 2>/dev/null && ! grep -qE '^VERSION_ID="
 compiler="gcc:gcc /usr/include/stdio.h:libc6-dev /etc/ssl/certs/ca-certificates.crt:ca-certificates"
 test_needs="$compiler ip:iproute2 nft:nftables iptables-nft:iptables conntrack:conntrack ping:iputils-ping python3:python3 tcpdump:tcpdump sysctl:procps
   /usr/lib/python3/dist-packages/zmq:python3-zmq dnsmasq:dnsmasq-base hostapd:hostapd wpa_supplicant:wpasupplicant openssl:openssl
-  iptables-legacy:iptables ufw:ufw firewall-cmd:firewalld dbus-daemon:dbus dockerd:docker.io strace:strace squid:squid"
+  iptables-legacy:iptables ufw:ufw firewall-cmd:firewalld dbus-daemon:dbus dockerd:docker.io strace:strace squid:squid chromium:chromium"
 lab_needs="$compiler ip:iproute2 nft:nftables iptables-nft:iptables curl:curl dockerd:docker.io docker:$client runc:runc
   mmdebstrap:mmdebstrap docker-registry:docker-registry nmap:nmap xz:xz-utils openssl:openssl ping:iputils-ping
   ethtool:ethtool"

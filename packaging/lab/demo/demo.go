@@ -143,8 +143,9 @@ func summarize(results []*result, out io.Writer) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
+	fmt.Fprintln(out, "\nThe lab stays up: `make demo-page` shows it in a browser, `make demo-down` takes it away.")
 	arrived := len(results) - missing(results)
-	fmt.Fprintf(out, "\ndemo: %d/%d attacks arrived as events\n", arrived, len(results))
+	fmt.Fprintf(out, "demo: %d/%d attacks arrived as events\n", arrived, len(results))
 	if arrived < len(results) {
 		return errors.New("some attacks are missing; the lab is up for a look: the logs are in its directory, `make demo-down` removes it")
 	}
