@@ -27,7 +27,7 @@ import (
 // leaves nothing.
 func TestE2EDev(t *testing.T) {
 	machineIsUntouched(t)
-	s := labtest.New(t, "dev")
+	s := labtest.New(t, "develop")
 	checkout := copySources(t)
 	missing := devCommand(t, s, checkout)
 	out, err := missing.CombinedOutput()
