@@ -140,6 +140,9 @@ func TestServicesForAPerson(t *testing.T) {
 
 func TestStatusForAPerson(t *testing.T) {
 	status := example()
+	status.Network.Observed.Lacks = []string{"the kernel cannot count"}
+	status.Network.Observed.Services = []helperapi.ServiceObserved{{ID: "7", Redirected: helperapi.Counter{Packets: 5},
+		Refused: helperapi.Counter{Packets: 6}, Forged: helperapi.Counter{Packets: 7}, Bounded: helperapi.Counter{Packets: 8}}}
 	var out strings.Builder
 	if err := status.WriteText(&out, time.Date(2026, 11, 24, 10, 0, 0, 0, time.UTC)); err != nil {
 		t.Fatal(err)
@@ -147,7 +150,8 @@ func TestStatusForAPerson(t *testing.T) {
 	for _, want := range []string{
 		"s14 (id 14)", "last poll 30s ago", "differs by -31 s",
 		"port 22/tcp wanted by service 7 goes to the host: sshd listens on it",
-		"2 waiting, 40 sent", "7 cowrie: running, 22/tcp",
+		"2 waiting, 40 sent", "7 cowrie: running, 22/tcp", "note: the kernel cannot count",
+		", 5 connections, 6 packets to where it may not go, 7 frames in somebody else's name, 8 packets above its bounds",
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is missing in:\n%s", want, out.String())

@@ -12,6 +12,8 @@ import (
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
+
+	"honeysens.org/dockersensor/shared/helperapi"
 )
 
 var metricLine = regexp.MustCompile(`^[a-z_]+(\{[a-z]+="([^"\\\n]|\\[\\"n])*"(,[a-z]+="([^"\\\n]|\\[\\"n])*")*\})? -?[0-9.e+-]+$`)
@@ -22,6 +24,8 @@ func TestMetrics(t *testing.T) {
 		Events:   EventsState{Waiting: 3, Lost: 4},
 		Services: []ServiceState{{ID: "1", Label: "ssh", State: "running"}, {ID: "2", Label: "web", State: "error"}},
 	}
+	status.Network.Observed.Services = []helperapi.ServiceObserved{{ID: "1", Redirected: helperapi.Counter{Packets: 5},
+		Refused: helperapi.Counter{Packets: 6}, Forged: helperapi.Counter{Packets: 7}, Bounded: helperapi.Counter{Packets: 8}}}
 	var text strings.Builder
 	if err := status.WriteMetrics(&text); err != nil {
 		t.Fatal(err)
@@ -30,6 +34,8 @@ func TestMetrics(t *testing.T) {
 		"# TYPE honeysens_events_waiting gauge\nhoneysens_events_waiting 3\n", "honeysens_events_lost_total 4\n",
 		"honeysens_start_time_seconds 100\n", `hostname="s\"1\\\n"`, "honeysens_healthy 0\n",
 		`honeysens_service_up{service="1",label="ssh",state="running"} 1`, `honeysens_service_up{service="2",label="web",state="error"} 0`,
+		`honeysens_service_connections_total{service="1"} 5`, `honeysens_service_refused_packets_total{service="1"} 6`,
+		`honeysens_service_forged_frames_total{service="1"} 7`, `honeysens_service_bounded_packets_total{service="1"} 8`,
 	} {
 		if !strings.Contains(text.String(), want) {
 			t.Errorf("no %q in\n%s", want, text.String())
