@@ -3,7 +3,7 @@ package ruleset
 const documentHead = `# The rules
 
 Written by a test from the rules themselves (` + "`go test ./nethelper/internal/ruleset -update`" + `); do not edit. ` + "`nethelper rules`" + ` shows
-them with the values of a sensor, and ` + "`nft list table inet honeysens-ID`" + ` shows what the kernel has: another test compares the two.
+them with the values of a sensor, and ` + "`nft list table inet honeysens-ID`" + ` (and ` + "`bridge`" + `) shows what the kernel has: another test compares the two.
 
 Everything is in one table of family inet and one of family bridge, both named after the first twelve digits of the sensor's container id, and
 is replaced in one transaction. Their size does not depend on services and ports, which are elements of sets and maps. All chains have the
