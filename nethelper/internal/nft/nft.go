@@ -26,9 +26,10 @@ type Config struct {
 // buffer, and its acknowledgements into the receive buffer.
 const bufferSize = 8 << 20
 
-// answerTimeout is how long the kernel may take to answer. It answers at once,
-// or never when the answer was lost.
-const answerTimeout = 10 * time.Second
+// answerTimeout is how long the kernel may take to answer. It answers when the
+// transaction is done, or never when the answer was lost. The first one takes
+// longest: the kernel has the modules loaded that the rules need, a process each.
+const answerTimeout = 40 * time.Second
 
 // Dial returns a lasting connection with buffers that are large enough, for
 // one user at a time.
