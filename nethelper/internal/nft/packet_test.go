@@ -264,7 +264,7 @@ func TestNetnsNeverRedirected(t *testing.T) {
 	l.services(t)
 	l.up(t, nil)
 	l.attacker.Run("ip", "addr", "add", "10.10.10.99/32", "dev", "lo")
-	l.attacker.Run("ip", "addr", "add", "fd12::99/128", "dev", "lo")
+	l.attacker.Run("ip", "addr", "add", "fd12::99/128", "dev", "lo", "nodad")
 	tests := map[string]struct {
 		from, to string
 		port     int
