@@ -27,12 +27,13 @@ func TestNetnsIdleManagerSleeps(t *testing.T) {
 	began := time.Now()
 	pause(t.Context(), watched)
 	ended := time.Now()
-	bursts := trace.Bursts(t, began, ended)
-	t.Logf("in %s of idleness: %d bursts of calls", watched, bursts)
-	// Timers of a second and more need not fire together: one of half a second
-	// alone would be over this.
-	if bursts > int(watched/time.Second)*3/2 {
-		t.Errorf("woken %d times in %s:\n%.5000s", bursts, watched, trace.Between(t, began, ended))
+	woken := trace.Timers(t, began, ended)
+	t.Logf("in %s of idleness: woken %d times by timers", watched, woken)
+	// Go's runtime looks at its processors once a second, the sensor at helper,
+	// engine and services. These do not fire together; another timer of half a
+	// second would be over this.
+	if woken == 0 || woken > int(watched/time.Second)*4 {
+		t.Errorf("woken %d times in %s:\n%.5000s", woken, watched, trace.Between(t, began, ended))
 	}
 	if _, err := r.cli("poll"); err != nil {
 		t.Fatal(err)

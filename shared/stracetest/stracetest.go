@@ -5,7 +5,6 @@ package stracetest
 import (
 	"os"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -40,25 +39,20 @@ func (f Trace) Between(t testing.TB, from, to time.Time) string {
 	return calls.String()
 }
 
-// Bursts counts how often the program did something in a time: calls with less
-// than a tenth of a second between them are one burst.
-func (f Trace) Bursts(t testing.TB, from, to time.Time) int {
+// expired is a wait of Go's scheduler that ended because the time of the next
+// timer had come: it had nothing else to do.
+var expired = regexp.MustCompile(`epoll_pwait.*, [1-9][0-9]*, NULL, [0-9]+\) += 0$`)
+
+// Timers counts how often a timer woke the program in a time.
+func (f Trace) Timers(t testing.TB, from, to time.Time) int {
 	t.Helper()
-	var times []time.Time
+	count := 0
 	for line := range strings.Lines(f.Between(t, from, to)) {
-		if at, ok := timeOf(line); ok {
-			times = append(times, at)
+		if expired.MatchString(strings.TrimSpace(line)) {
+			count++
 		}
 	}
-	slices.SortFunc(times, time.Time.Compare)
-	bursts, last := 0, time.Time{}
-	for _, at := range times {
-		if at.Sub(last) > 100*time.Millisecond {
-			bursts++
-		}
-		last = at
-	}
-	return bursts
+	return count
 }
 
 func timeOf(line string) (time.Time, bool) {

@@ -73,7 +73,7 @@ func confined(dir string) error {
 		"another's memory":              refused(func() error { return read(fmt.Sprintf("/proc/%d/mem", os.Getppid())) }),
 		"user namespace":                refused(func() error { return unix.Unshare(unix.CLONE_NEWUSER) }),
 		"mount":                         refused(func() error { return unix.Mount("tmpfs", dir, "tmpfs", 0, "") }),
-		"another user":                  refused(func() error { return unix.Chown(filepath.Join(dir, "writable", "file"), 4711, 4711) }),
+		"another user":                  refused(func() error { return unix.Chown(filepath.Join(dir, "writable"), 4711, 4711) }),
 		"change the clock":              refused(func() error { return unix.Settimeofday(&unix.Timeval{Sec: 1}) }),
 		"core dumps":                    wantNoCores,
 	} {

@@ -15,7 +15,9 @@ const (
 	guardEvery = 5 * time.Second
 	// diskEvery is how often the free space is looked at: when it shrinks fast, so
 	// is the use of each honeypot, since a disk can be full within guardEvery.
-	diskEvery = time.Second / 4
+	// Once it has begun to shrink, hurriedEvery is.
+	diskEvery    = time.Second
+	hurriedEvery = time.Second / 4
 	// maxLogBytes bounds what a honeypot may print within guardEvery.
 	maxLogBytes = 1 << 20
 	// maxDialling bounds the connections that a honeypot began and that nobody
@@ -60,6 +62,7 @@ func (s *Services) guard(ctx context.Context) {
 	timer := time.NewTimer(guardEvery)
 	defer timer.Stop()
 	last, free := time.Now(), s.free()
+	before := free
 	for honeypots := 0; ; {
 		select {
 		case <-ctx.Done():
@@ -71,13 +74,21 @@ func (s *Services) guard(ctx context.Context) {
 			honeypots = s.judgeAll(ctx)
 			last, free = time.Now(), now
 		}
-		// A manager without honeypots sleeps.
-		pause := guardEvery
-		if honeypots > 0 && s.cfg.DataDir != "" {
-			pause = diskEvery
-		}
-		timer.Reset(pause)
+		timer.Reset(s.untilNextLook(honeypots, before-now))
+		before = now
 	}
+}
+
+// untilNextLook is the time to the next look after some bytes of the disk were taken. A
+// manager without honeypots sleeps.
+func (s *Services) untilNextLook(honeypots int, taken int64) time.Duration {
+	switch {
+	case honeypots == 0 || s.cfg.DataDir == "":
+		return guardEvery
+	case taken > s.cfg.Limits.Disk/16:
+		return hurriedEvery
+	}
+	return diskEvery
 }
 
 // free is the free space where honeypots write, in bytes; 0 when it is unknown.

@@ -38,3 +38,18 @@ func TestOffenderIsEndedAndNamed(t *testing.T) {
 		})
 	}
 }
+
+// TestDiskIsLookedAtCalmly: nothing wakes a sensor more often than once a second,
+// but a disk that shrinks.
+func TestDiskIsLookedAtCalmly(t *testing.T) {
+	s := &Services{cfg: Config{DataDir: "/", Limits: Limits{Disk: 256 << 20}}}
+	for _, test := range []struct {
+		honeypots int
+		taken     int64
+		want      time.Duration
+	}{{0, 1 << 30, guardEvery}, {1, 0, diskEvery}, {1, 16 << 20, diskEvery}, {1, -1 << 30, diskEvery}, {3, 17 << 20, hurriedEvery}} {
+		if got := s.untilNextLook(test.honeypots, test.taken); got != test.want {
+			t.Errorf("%d honeypots, %d bytes: %s, want %s", test.honeypots, test.taken, got, test.want)
+		}
+	}
+}
