@@ -32,7 +32,7 @@ func TestTable(t *testing.T) {
 		"# Benchmarks of 1.2.3\n",
 		"| manager/internal/spool | Append/producers=8 | 200 µs | 100 µs – 300 µs | 3 |  |\n",
 		"| manager/internal/spool | Append/producers=8 | 8000 events/s | 7000 events/s – 9000 events/s | 3 |  |\n",
-		"| manager/internal/spool | Append/producers=8 | 0.80 × | 0.70  – 0.90  | 3 | **ratio**: of a log that is only written and synced |\n",
+		"| manager/internal/spool | Append/producers=8 | 0.80 × | 0.70 – 0.90 | 3 | **ratio**: of a log that is only written and synced |\n",
 		"| nethelper | NetnsApply | 5.00 ms | 5.00 ms – 5.00 ms | 1 |  |\n",
 		"Load before",
 	} {

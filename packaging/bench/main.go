@@ -128,8 +128,8 @@ func document(revision string, figures []*figure, conditions string) string {
 		if note != "" {
 			leastUnit, mostUnit = "", ""
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s %s | %s %s – %s %s | %d | %s |\n", f.pkg, strings.ReplaceAll(f.name, "_", " "), value, unit,
-			least, leastUnit, most, mostUnit, len(f.values), note)
+		spread := strings.TrimSpace(least+" "+leastUnit) + " – " + strings.TrimSpace(most+" "+mostUnit)
+		fmt.Fprintf(&b, "| %s | %s | %s %s | %s | %d | %s |\n", f.pkg, strings.ReplaceAll(f.name, "_", " "), value, unit, spread, len(f.values), note)
 	}
 	return b.String()
 }

@@ -14,8 +14,12 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
+
+// endWithin is how long a browser may take to end.
+const endWithin = 10 * time.Second
 
 // Arguments are those of a Chromium that asks nobody for anything by itself.
 // Root has no sandbox there.
@@ -63,6 +67,7 @@ func Open(ctx context.Context, cmd *exec.Cmd, url string) (*Page, error) {
 		return nil, fmt.Errorf("start browser: %w", err)
 	}
 	cmd.ExtraFiles = []*os.File{commands, answers}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	err = cmd.Start()
 	_, _ = commands.Close(), answers.Close()
 	if err != nil {
@@ -94,11 +99,20 @@ func (p *Page) attach(ctx context.Context, url string) error {
 	return p.call(ctx, "Page.navigate", map[string]any{"url": url}, nil)
 }
 
-// Close ends the browser.
+// Close ends the browser, all processes of it: they write into the profile until
+// they have ended.
 func (p *Page) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), endWithin)
+	defer cancel()
+	p.session = ""
+	_ = p.call(ctx, "Browser.close", nil, nil)
+	select {
+	case <-p.done:
+	case <-ctx.Done():
+		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
+		<-p.done
+	}
 	_ = p.in.Close()
-	_ = p.cmd.Process.Kill()
-	<-p.done
 	_ = p.cmd.Wait()
 	return p.out.Close()
 }
