@@ -155,6 +155,7 @@ func newManager(cfg Config, setup *setup, log *zap.Logger) (*manager, error) {
 		m.ground.helper = network.New(network.Config{Socket: cfg.HelperSocket}, log.Named("helper"))
 	}
 	m.collector = collector.New(collector.Config{AnyPeer: cfg.CollectorListen != "", Rate: eventRate(cfg)}, m.spool, m.services.Identify, log.Named("collector"))
+	m.rememberTest()
 	m.intake = &intake{server: m.collector, port: cfg.CollectorPort, fixed: cfg.CollectorListen, log: log.Named("collector")}
 	m.poller = poller.New(poller.Config{Interval: settings.Server.Interval}, m.server, m, m, log.Named("poller"))
 	m.uploader = uploader.New(uploader.Config{Source: m.sourceText, Known: m.lastPoll}, m.spool, m.server, log.Named("uploader"))

@@ -2,7 +2,13 @@ package app
 
 import (
 	"context"
+	"os"
+	"path/filepath"
+	"time"
 
+	"go.uber.org/zap"
+
+	"honeysens.org/dockersensor/manager/internal/collector"
 	"honeysens.org/dockersensor/manager/internal/control"
 	"honeysens.org/dockersensor/manager/internal/network"
 	"honeysens.org/dockersensor/manager/internal/selftest"
@@ -24,6 +30,9 @@ func (p prober) Probe(ctx context.Context, want helperapi.Probe) (helperapi.Prob
 // SelfTest visits all honeypots as an attacker would, and tells whether all of
 // the way works. No visit becomes an event at the server.
 func (m *manager) SelfTest(ctx context.Context, tell func(control.TestFinding)) bool {
+	if err := os.WriteFile(testNote(m.cfg), nil, 0o600); err != nil {
+		m.log.Warn("a restart during the self-test would take it for attacks", zap.Error(err))
+	}
 	var visited []selftest.Service
 	for _, s := range m.services.States() {
 		visited = append(visited, visitable(s))
@@ -35,6 +44,19 @@ func (m *manager) SelfTest(ctx context.Context, tell func(control.TestFinding)) 
 		Tell:      func(f selftest.Finding) { tell(testFinding(f)) },
 	}
 	return test.Run(ctx, visited)
+}
+
+// testNote is a file that tells when the last self-test began: what honeypots have
+// to say about it may arrive after a restart.
+func testNote(cfg Config) string { return filepath.Join(cfg.StateDir, "selftest") }
+
+// rememberTest marks the visitors of a self-test that an earlier manager made.
+func (m *manager) rememberTest() {
+	info, err := os.Stat(testNote(m.cfg))
+	if err != nil || time.Since(info.ModTime()) > collector.MarkFor {
+		return
+	}
+	m.collector.MarkAll(helperapi.ProbeNetwork(), info.ModTime().Add(collector.MarkFor))
 }
 
 func visitable(s services.State) selftest.Service {

@@ -6,10 +6,11 @@ import (
 	"time"
 )
 
+// MarkFor is how long events of a marked source are no attacks. Some honeypots
+// report only when they give up on a connection.
+const MarkFor = 15 * time.Minute
+
 const (
-	// markFor is how long events of a marked source are no attacks. Some honeypots
-	// report only when they give up on a connection.
-	markFor = 15 * time.Minute
 	// maxMarks bounds the sources that are marked at a time.
 	maxMarks = 4096
 )
@@ -18,6 +19,9 @@ const (
 type marks struct {
 	mu sync.Mutex
 	of map[netip.Addr]mark
+	// all are marked until then: those of a manager before this one.
+	all   netip.Prefix
+	until time.Time
 }
 
 type mark struct {
@@ -43,8 +47,16 @@ func (c *Collector) Mark(source netip.Addr) <-chan string {
 		}
 	}
 	reported := make(chan string, 1)
-	m.of[source] = mark{now.Add(markFor), reported}
+	m.of[source] = mark{now.Add(MarkFor), reported}
 	return reported
+}
+
+// MarkAll marks a whole network until then, for tests of a manager before this
+// one: which of its addresses they used is not known any more.
+func (c *Collector) MarkAll(network netip.Prefix, until time.Time) {
+	c.marks.mu.Lock()
+	defer c.marks.mu.Unlock()
+	c.marks.all, c.marks.until = network, until
 }
 
 // test tells whether an event comes of a test, and then who is to know.
@@ -57,7 +69,7 @@ func (m *marks) test(source, origin string) bool {
 	defer m.mu.Unlock()
 	mark, ok := m.of[addr.Unmap()]
 	if !ok || time.Now().After(mark.until) {
-		return false
+		return m.all.Contains(addr.Unmap()) && time.Now().Before(m.until)
 	}
 	select {
 	case mark.reported <- origin:

@@ -23,9 +23,17 @@ func TestMarkedSourcesAreNoAttacks(t *testing.T) {
 		if by := <-reported; by != "7" {
 			t.Errorf("reported by %q", by)
 		}
-		time.Sleep(markFor + time.Second)
+		time.Sleep(MarkFor + time.Second)
 		if c.marks.test("198.18.1.2", "7") {
 			t.Error("marked for ever")
+		}
+		c.MarkAll(netip.MustParsePrefix("198.18.0.0/15"), time.Now().Add(time.Minute))
+		if !c.marks.test("198.19.0.1", "7") || c.marks.test("198.20.0.1", "7") {
+			t.Error("the network of a manager before is not marked, or another one")
+		}
+		time.Sleep(time.Minute)
+		if c.marks.test("198.19.0.1", "7") {
+			t.Error("the network is marked for ever")
 		}
 		for n := range maxMarks + 10 {
 			c.Mark(netip.AddrFrom4([4]byte{198, 18, byte(n >> 8), byte(n)}))
