@@ -274,9 +274,15 @@ func sensorStatus(t *testing.T, s *scenario.Scenario) sensor {
 // eventually repeats a check until it holds.
 func eventually(t *testing.T, what string, check func() error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), labtest.Arrival)
+	within(t, labtest.Arrival, what, check)
+}
+
+// within is eventually with another limit.
+func within(t *testing.T, limit time.Duration, what string, check func() error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
-	tick := time.NewTicker(500 * time.Millisecond)
+	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		err := check()

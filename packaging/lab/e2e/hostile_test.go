@@ -1,0 +1,157 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"honeysens.org/dockersensor/packaging/lab/admin"
+	"honeysens.org/dockersensor/packaging/lab/host"
+	"honeysens.org/dockersensor/packaging/lab/labtest"
+	"honeysens.org/dockersensor/packaging/lab/scenario"
+	"honeysens.org/dockersensor/packaging/services/archive"
+	"honeysens.org/dockersensor/shared/event"
+)
+
+// mischiefPort is where attackers reach the honeypot that was taken over.
+const mischiefPort = 2300
+
+// Visits to the other honeypot while one is hostile. A time is the median of some
+// visits: one of them alone may hit a pause of the machine.
+const (
+	visits = 11
+	// slack is what a busy machine adds to the shortest times.
+	slack = 30 * time.Millisecond
+)
+
+// times are how long the honeypot took to greet, and its event to the server.
+type times struct{ answer, event time.Duration }
+
+// hostileHoneypots has a honeypot take all that it can get of one thing after the
+// other. The other honeypot and its events are not to suffer, and the status is to
+// name the offender.
+func hostileHoneypots(t *testing.T, s *scenario.Scenario) {
+	file := archive.File{From: program(t, "honeysens.org/dockersensor/packaging/lab/mischief"), To: "/mischief"}
+	normal := measure(t, s)
+	t.Logf("normal: answer %s, event %s", normal.answer, normal.event)
+	for kind, word := range map[string]string{
+		"fork": "SERVICE_PIDS", "memory": "memory", "disk": "SERVICE_DISK", "log": "SERVICE_LOG_RATE",
+		"events": "SERVICE_EVENT_RATE", "dial": "tried to reach others",
+	} {
+		t.Run(kind, func(t *testing.T) {
+			labtest.Diagnose(t, s)
+			service := offer(t, s, archive.Metadata{
+				Name: "mischief-" + kind, Repository: "honeysens/mischief-" + kind, Revision: "1",
+				PortAssignment: fmt.Sprintf(`{"2222/tcp": %d}`, mischiefPort),
+			}, archive.ImageConfig{Files: []archive.File{file}, Entrypoint: []string{"/mischief", kind}})
+			labtest.Must(t, s.Server.Assign(t.Context(), s.Sensor.ID, admin.Assignment{Service: service.ID}))
+			defer func() {
+				ctx := context.WithoutCancel(t.Context())
+				labtest.Must(t, s.Server.Unassign(ctx, s.Sensor.ID, service.ID))
+				_, err := s.Exec(ctx, "manager", "poll")
+				labtest.Must(t, err)
+				within(t, 2*time.Minute, "the hostile honeypot is gone", func() error {
+					if len(sensorStatus(t, s).Services) > 2 {
+						return fmt.Errorf("it is still there")
+					}
+					return nil
+				})
+			}()
+			poll(t, s)
+			within(t, time.Minute, "the hostile honeypot runs", func() error { return s.Dial(t.Context(), "tcp", host.AttackerV4, s.TargetV4, mischiefPort, greeting) })
+			named := make(chan string, 1)
+			go func() { named <- offender(t, s, strconv.Itoa(service.ID), word) }()
+			got := measure(t, s)
+			t.Logf("%s: answer %s, event %s", kind, got.answer, got.event)
+			if got.answer > 2*normal.answer+slack || got.event > 2*normal.event+slack {
+				t.Errorf("normal %+v, with the hostile honeypot %+v", normal, got)
+			}
+			if reason := <-named; reason == "" {
+				t.Errorf("the status does not name the offender; services: %+v", sensorStatus(t, s).Services)
+			} else {
+				t.Logf("status: %s", reason)
+			}
+			if lost := sensorStatus(t, s).Events.Lost; lost != 0 {
+				t.Errorf("%d events are lost", lost)
+			}
+		})
+	}
+}
+
+// offender waits until the status says something about a service.
+func offender(t *testing.T, s *scenario.Scenario, id, word string) string {
+	ctx, cancel := context.WithTimeout(t.Context(), labtest.Arrival)
+	defer cancel()
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		out, err := s.Exec(ctx, "manager", "services")
+		for line := range strings.Lines(out) {
+			if err == nil && strings.HasPrefix(line, id+" ") && strings.Contains(line, word) {
+				return strings.TrimSpace(line)
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ""
+		}
+	}
+}
+
+// greeting reads the first byte.
+func greeting(conn net.Conn) error {
+	_, err := io.ReadFull(conn, make([]byte, 1))
+	return err
+}
+
+// measure visits the honeypot time and again, each time until its event is at the
+// server.
+func measure(t *testing.T, s *scenario.Scenario) times {
+	t.Helper()
+	var answers, events []time.Duration
+	for n := range visits {
+		word := fmt.Sprintf("visit-%d-%d", n, time.Now().UnixNano())
+		since := labtest.LastEvent(t, s)
+		start := time.Now()
+		var answer time.Duration
+		err := s.Dial(t.Context(), "tcp", host.AttackerV4, s.TargetV4, s.Port, func(conn net.Conn) error {
+			if err := greeting(conn); err != nil {
+				return err
+			}
+			answer = time.Since(start)
+			_, err := io.WriteString(conn, word+"\r\n")
+			return err
+		})
+		if err != nil {
+			t.Errorf("visit %d: %v", n, err)
+			continue
+		}
+		parted := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), labtest.Arrival)
+		_, err = s.Server.WaitEvent(ctx, since, func(e admin.Event) bool {
+			return slices.ContainsFunc(e.Details, func(d event.Detail) bool { return strings.Contains(d.Data, word) })
+		})
+		cancel()
+		if err != nil {
+			t.Errorf("visit %d has no event: %v", n, err)
+			continue
+		}
+		answers, events = append(answers, answer), append(events, time.Since(parted))
+	}
+	return times{median(answers), median(events)}
+}
+
+func median(all []time.Duration) time.Duration {
+	if len(all) == 0 {
+		return time.Hour
+	}
+	slices.Sort(all)
+	return all[len(all)/2]
+}
