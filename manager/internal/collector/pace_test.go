@@ -1,12 +1,17 @@
 package collector
 
 import (
+	"context"
 	"fmt"
+	"net"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"go.uber.org/zap"
+
+	"honeysens.org/dockersensor/shared/zmtp"
 )
 
 func TestPaceHoldsBackWhoReportsTooMuch(t *testing.T) {
@@ -50,4 +55,60 @@ func TestPaceHoldsBackWhoReportsTooMuch(t *testing.T) {
 			t.Error("a pace without a limit")
 		}
 	})
+}
+
+// TestFloodIsHeldBack has one service report on as many connections as it gets,
+// and connect more often than it may: it is held back and named, and another one
+// is answered as ever.
+func TestFloodIsHeldBack(t *testing.T) {
+	const rate = 100
+	f := start(t, Config{Rate: rate}, &sink{})
+	ctx, stop := context.WithCancel(t.Context())
+	var flood sync.WaitGroup
+	began := time.Now()
+	for n := range 24 {
+		flood.Go(func() {
+			for ctx.Err() == nil {
+				raw, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 7)}}).DialContext(ctx, "tcp", f.addr)
+				if err != nil {
+					continue
+				}
+				ends := context.AfterFunc(ctx, func() { _ = raw.Close() })
+				reportOn(raw, n < 8)
+				ends()
+				_ = raw.Close()
+			}
+		})
+	}
+	other, _ := open(t, "127.0.0.8", f.addr, zmtp.TypeREQ)
+	for tick := time.NewTicker(time.Second / 50); !f.Held("svc7"); <-tick.C {
+		if time.Since(began) > limit {
+			t.Fatal("nobody is held back")
+		}
+		ask(t, other, nil, body("quiet"))
+	}
+	if f.Held("svc8") {
+		t.Error("the wrong one is held back")
+	}
+	stop()
+	flood.Wait()
+	taken := 0
+	for _, e := range f.sink.summaries(t) {
+		if e == "svc7 flood" {
+			taken++
+		}
+	}
+	if most := int((paceBurst+time.Since(began)).Seconds()*rate) + 24; taken < 10 || taken > most {
+		t.Errorf("%d events of the flood were taken in %s, want %d at most", taken, time.Since(began), most)
+	}
+}
+
+// reportOn reports on a connection, once or for as long as it lasts.
+func reportOn(raw net.Conn, again bool) {
+	conn, err := zmtp.NewConn(raw, zmtp.Config{Type: zmtp.TypeREQ, Peers: []string{zmtp.TypeREP}, MaxMessage: 64 << 10})
+	for once := true; err == nil && (once || again); once = false {
+		if err = conn.Send(nil, body("flood")); err == nil {
+			_, err = conn.Receive()
+		}
+	}
 }
