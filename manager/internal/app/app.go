@@ -84,6 +84,7 @@ type manager struct {
 	uploader  *uploader.Uploader
 	poller    *poller.Poller
 	agent     *update.Agent
+	tests     *tests
 	ground    ground
 	// stop ends the manager, with the reason.
 	stop context.CancelCauseFunc
@@ -150,6 +151,7 @@ func newManager(cfg Config, setup *setup, log *zap.Logger) (*manager, error) {
 		Store: filepath.Join(cfg.StateDir, "services.json"), Interface: cfg.Interface, CollectorPort: cfg.CollectorPort,
 		Limits: cfg.Limits, DataDir: engineData, Held: func(id string) bool { return m.collector.Held(id) },
 	}, docker, store, m.keeper, log.Named("services"))
+	m.tests = &tests{visit: m.SelfTest, wake: make(chan struct{}, 1)}
 	m.ground = ground{engine: docker, log: log.Named("update")}
 	if cfg.Interface != "" {
 		m.ground.helper = network.New(network.Config{Socket: cfg.HelperSocket}, log.Named("helper"))
@@ -197,6 +199,7 @@ func (m *manager) run(ctx context.Context, control *control.Server) {
 	parts.Go(func() { m.tellChanges(ctx) })
 	parts.Go(func() { m.tellAttempts(ctx) })
 	parts.Go(func() { m.watchTrials(ctx) })
+	parts.Go(func() { m.tests.run(ctx) })
 	parts.Wait()
 	front.Wait()
 }

@@ -14,6 +14,7 @@ import (
 
 	"honeysens.org/dockersensor/manager/internal/control"
 	"honeysens.org/dockersensor/manager/internal/hsapi"
+	"honeysens.org/dockersensor/manager/internal/selftest"
 	"honeysens.org/dockersensor/manager/internal/services"
 	"honeysens.org/dockersensor/manager/internal/update"
 	"honeysens.org/dockersensor/shared/event"
@@ -65,14 +66,26 @@ func (m *manager) offer(firmware *hsapi.Firmware) {
 	}
 }
 
-// worked says what works, for an update to be measured against.
-func (m *manager) worked() update.Worked {
-	proof := m.proof()
-	return update.Worked{Services: proof.Services, Network: proof.Network, Events: m.uploader.State().Error == ""}
+// worked finds out what works, for an update to be measured against.
+func (m *manager) worked(ctx context.Context) update.Worked {
+	proof := m.state()
+	return update.Worked{
+		Services: proof.Services, Tested: m.tests.once(ctx), Network: proof.Network, Events: m.uploader.State().Error == "",
+	}
 }
 
-// proof says what works since this manager serves.
+// proof says what has worked since this manager serves. On trial it has honeypots
+// visited, until all is proved.
 func (m *manager) proof() update.Proof {
+	proof := m.state()
+	if m.agent.Status().Phase == update.Trial {
+		proof.Tested = m.tests.last()
+	}
+	return proof
+}
+
+// state is the proof without visits.
+func (m *manager) state() update.Proof {
 	poll, network := m.poller.State(), m.keeper.state()
 	proof := update.Proof{
 		Poll:     poll.Error == "" && poll.LastSuccess.After(m.started),
@@ -86,6 +99,65 @@ func (m *manager) proof() update.Proof {
 		}
 	}
 	return proof
+}
+
+// tests are repeated while somebody asks for the last result.
+type tests struct {
+	// visit is the self-test.
+	visit func(ctx context.Context, tell func(control.TestFinding)) bool
+	wake  chan struct{}
+
+	mu     sync.Mutex
+	passed []string
+}
+
+// Times of tests: the pause between two, and the longest of one.
+const (
+	testAgain   = time.Second
+	testTimeout = time.Minute
+)
+
+// run tests until ctx ends.
+func (t *tests) run(ctx context.Context) {
+	for {
+		select {
+		case <-t.wake:
+		case <-ctx.Done():
+			return
+		}
+		passed := t.once(ctx)
+		t.mu.Lock()
+		t.passed = passed
+		t.mu.Unlock()
+		if !wait(ctx, testAgain) {
+			return
+		}
+	}
+}
+
+// once returns the services that pass, in order.
+func (t *tests) once(ctx context.Context) []string {
+	ctx, cancel := context.WithTimeout(ctx, testTimeout)
+	defer cancel()
+	var passed []string
+	t.visit(ctx, func(f control.TestFinding) {
+		if f.Service != "" && f.Verdict == string(selftest.Works) {
+			passed = append(passed, f.Service)
+		}
+	})
+	slices.Sort(passed)
+	return passed
+}
+
+// last returns those of the newest test, and asks for another one.
+func (t *tests) last() []string {
+	select {
+	case t.wake <- struct{}{}:
+	default:
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.passed
 }
 
 // noticePart is how many bytes of a text fit in one detail of an event.

@@ -34,8 +34,9 @@ type Parts struct {
 	Host   Loader
 	// Notice tells the server about an update, as an event of the sensor itself.
 	Notice func(ctx context.Context, summary, detail string) error
-	// Worked says what works now, Proof what works since this manager serves.
-	Worked func() Worked
+	// Worked finds out what works now, which may take a minute; Proof says what has
+	// worked since this manager serves.
+	Worked func(ctx context.Context) Worked
 	Proof  func() Proof
 }
 

@@ -137,7 +137,7 @@ func (b *bench) restart(cfg Config) {
 			b.notices = append(b.notices, summary+": "+detail)
 			return b.noticed
 		},
-		Worked: func() Worked { return Worked{Services: []string{"7"}, Network: true, Events: true} },
+		Worked: func(context.Context) Worked { return Worked{Services: []string{"7"}, Network: true, Events: true} },
 		Proof:  func() Proof { return Proof{Poll: true, Network: true} },
 	}, zap.NewNop())
 	b.agent.Offer(offerB)

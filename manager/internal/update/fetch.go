@@ -190,7 +190,9 @@ func (a *Agent) load(ctx context.Context, r *Record) error {
 	r.From, r.Deployment = self, d
 	r.To = Sensor{Project: nextProject(self.Project, d.Dir, r), Revision: r.Offer.Revision, Image: image}
 	r.Beside = d.HostNetwork && r.Firmware.Handover
-	r.Worked = a.parts.Worked()
+	if r.Worked = a.parts.Worked(ctx); ctx.Err() != nil {
+		return ctx.Err()
+	}
 	r.Phase = Loaded
 	if err := a.journal.Write(r); err != nil {
 		return err

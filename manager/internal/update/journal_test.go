@@ -18,7 +18,7 @@ func someRecord() *Record {
 		Firmware: Firmware{Layers: []string{imageOld}, Unpacked: 7, Handover: true, Signed: true}, Beside: true,
 		From: Sensor{Project: "hs", Revision: "a", Image: imageOld, Container: oldID}, To: Sensor{Project: "hs-2", Revision: "b", Image: imageNew},
 		Deployment: Deployment{Dir: "/opt/hs", Files: []string{"/opt/hs/docker-compose.yml"}, Service: "sensor", Socket: "/run/docker.sock", Env: []string{"A=1"}, HostNetwork: true},
-		Worked:     Worked{Services: []string{"1"}, Network: true, Events: true}, Limits: Limits{Prepare: time.Minute, Trial: time.Hour},
+		Worked:     Worked{Services: []string{"1"}, Tested: []string{"1"}, Network: true, Events: true}, Limits: Limits{Prepare: time.Minute, Trial: time.Hour},
 		Deadline: time.Unix(1700000060, 0).UTC(), Starts: 2, Reason: "because", Done: true,
 	}
 }
@@ -169,8 +169,8 @@ func TestReportsOfTheSidesAreApart(t *testing.T) {
 }
 
 func TestProofIsMeasuredAgainstWhatWorked(t *testing.T) {
-	all := Proof{Poll: true, Event: true, Network: true, Services: []string{"1", "2"}}
-	before := Worked{Services: []string{"1", "2"}, Network: true, Events: true}
+	all := Proof{Poll: true, Event: true, Network: true, Services: []string{"1", "2"}, Tested: []string{"2"}}
+	before := Worked{Services: []string{"1", "2"}, Tested: []string{"2"}, Network: true, Events: true}
 	for name, c := range map[string]struct {
 		change func(*Proof, *Worked)
 		want   string
@@ -181,6 +181,8 @@ func TestProofIsMeasuredAgainstWhatWorked(t *testing.T) {
 		"no network before":             {func(p *Proof, w *Worked) { p.Network, w.Network = false, false }, ""},
 		"a service less":                {func(p *Proof, _ *Worked) { p.Services = []string{"1"} }, "service 2"},
 		"a service that did not answer": {func(p *Proof, w *Worked) { p.Services, w.Services = []string{"1"}, []string{"1"} }, ""},
+		"a test that fails":             {func(p *Proof, _ *Worked) { p.Tested = []string{"1"} }, "service 2 does not pass"},
+		"no test passed before":         {func(p *Proof, w *Worked) { p.Tested, w.Tested = nil, nil }, ""},
 		"no event":                      {func(p *Proof, _ *Worked) { p.Event = false }, "event"},
 		"events did not work before":    {func(p *Proof, w *Worked) { p.Event, w.Events = false, false }, ""},
 		"nothing worked before":         {func(p *Proof, w *Worked) { *p, *w = Proof{}, Worked{} }, "poll"},
@@ -197,7 +199,7 @@ func TestProofIsMeasuredAgainstWhatWorked(t *testing.T) {
 func FuzzJournal(f *testing.F) {
 	f.Add(encoded(f, someRecord()))
 	f.Add([]byte(`{"phase":"offered","offer":{"revision":"b"}}`))
-	dir := f.TempDir()
+	dir := memory(f)
 	f.Fuzz(func(t *testing.T, text []byte) {
 		j := NewJournal(dir)
 		if err := os.WriteFile(filepath.Join(dir, journalFile), text, 0o600); err != nil {

@@ -68,8 +68,10 @@ type Limits struct {
 
 // Worked is what the new sensor has to reach: what worked before.
 type Worked struct {
-	// Services are the ids of those that ran and listened.
+	// Services are the ids of those that ran and listened, Tested those that passed
+	// the self-test.
 	Services []string `json:"services"`
+	Tested   []string `json:"tested,omitempty"`
 	// Network tells that the wanted network was in force, Events that the server
 	// took them.
 	Network bool `json:"network"`

@@ -28,6 +28,8 @@ type Proof struct {
 	Event    bool     `json:"event"`
 	Network  bool     `json:"network"`
 	Services []string `json:"services"`
+	// Tested are the services that have passed the self-test.
+	Tested []string `json:"tested,omitempty"`
 }
 
 // Missing says what does not work that worked before, or "".
@@ -41,6 +43,11 @@ func (p Proof) Missing(before Worked) string {
 	for _, id := range before.Services {
 		if !slices.Contains(p.Services, id) {
 			return "service " + id + " does not answer"
+		}
+	}
+	for _, id := range before.Tested {
+		if !slices.Contains(p.Tested, id) {
+			return "service " + id + " does not pass the self-test"
 		}
 	}
 	if before.Events && !p.Event {

@@ -70,7 +70,8 @@ func (h *Host) Dismiss(ctx context.Context, dir string) error {
 		return fmt.Errorf("list conductors: %w", err)
 	}
 	for _, c := range list {
-		err := h.client.ContainerRemove(ctx, c.ID, container.RemoveOptions{Force: true})
+		// The image declares a volume, so there is one.
+		err := h.client.ContainerRemove(ctx, c.ID, container.RemoveOptions{Force: true, RemoveVolumes: true})
 		if err != nil && !cerrdefs.IsNotFound(err) && !cerrdefs.IsConflict(err) {
 			return fmt.Errorf("remove the conductor: %w", err)
 		}

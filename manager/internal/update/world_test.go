@@ -116,7 +116,7 @@ func newWorld(t *testing.T, beside, handover bool) *world {
 
 // memory is a directory on a disk that forgets: the tables write a file and wait
 // for the disk some ten thousand times.
-func memory(t *testing.T) string {
+func memory(t testing.TB) string {
 	t.Helper()
 	if _, err := os.Stat("/dev/shm"); err == nil {
 		t.Setenv("TMPDIR", "/dev/shm")
