@@ -141,7 +141,7 @@ func TestVariablesOfTheSplit(t *testing.T) {
 	for _, entry := range readCompose(t, "docker-compose.yml").Environment {
 		name, _, _ := strings.Cut(entry, "=")
 		switch name {
-		case "EXTERNAL_IP", "HOST_PWD", "PREV_PREFIX", "DEV_MODE":
+		case "EXTERNAL_IP", "HOST_PWD", "PREV_PREFIX", "UPDATE_RATE", "UPDATE_TIME", "DEV_MODE":
 			continue // of bridge networking, updates and development
 		}
 		if !strings.Contains(text, "- "+name+"=") {
