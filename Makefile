@@ -28,8 +28,9 @@ GOLANGCI := $(TOOLS)/golangci-lint-$(GOLANGCI_VERSION)
 SOURCES := manager nethelper cni shared packaging
 
 # Tests are told apart by their names: TestNetns has the kernel, TestEngine a Docker
-# engine, TestE2E the lab, TestVM a virtual machine. The rest needs nothing.
-SLOW := ^(TestNetns|TestEngine|TestE2E|TestVM)
+# engine, TestE2E the lab, TestLab the lab for a long time, TestVM a virtual
+# machine. The rest needs nothing.
+SLOW := ^(TestNetns|TestEngine|TestE2E|TestLab|TestVM)
 REQUIRE := packaging/lab/require.sh
 
 .PHONY: help
@@ -66,12 +67,18 @@ test-e2e: ## the sensor deployed in the lab and attacked; as root
 	$(MAKE) --no-print-directory dist services
 	$(GO) test -count=1 -timeout 25m -v -run '^TestE2E' ./packaging/lab/...
 
+.PHONY: test-update
+test-update: ## updates of all kinds in the lab; UPDATE_STRIKES=all for every strike at every state; as root, half an hour or two
+	@$(REQUIRE) test lab
+	$(MAKE) --no-print-directory dist services
+	$(GO) test -count=1 -timeout 180m -v -run '^TestLabUpdate' ./packaging/lab/...
+
 .PHONY: test-host
 test-host: ## the sensor deployed on a stock Debian 13 virtual machine; as root, slow
 	@$(REQUIRE) test lab host
 	$(MAKE) --no-print-directory dist services
 	packaging/lab/vm/build.sh $(OUT)/cache/vm
-	$(GO) test -count=1 -timeout 60m -v -run '^TestVM' ./packaging/lab/...
+	$(GO) test -count=1 -timeout 120m -v -run '^TestVM' ./packaging/lab/...
 
 .PHONY: test-bare
 test-bare: ## builds, lints and unit tests on a machine with only Debian's base system and Go; as root, slow

@@ -26,25 +26,34 @@ const managerPackage = "honeysens.org/dockersensor/manager"
 // updateWithin is how long an update may take on a busy machine.
 const updateWithin = 6 * time.Minute
 
-// TestE2EUpdate takes a sensor through updates by the server: one that works, and
-// many that do not.
+// TestE2EUpdate takes a sensor from one revision to the next over the server,
+// after some that it must refuse. What takes longer is in TestLabUpdate.
 func TestE2EUpdate(t *testing.T) {
-	s := labtest.New(t, "upd")
+	u := deployed(t, "upd", 2*time.Minute)
+	u.step("firmware that must not stay", func(t *testing.T, u *updating) { refusesAll(t, u, badArchives()) })
+	u.step("a revision that works", goodUpdate)
+}
+
+// deployed is a sensor that works, with so much time for each part of an update.
+func deployed(t *testing.T, prefix string, updateTime time.Duration) *updating {
+	t.Helper()
+	s := labtest.New(t, prefix)
 	labtest.Must(t, s.Up(t.Context()))
 	labtest.Must(t, s.Assign(t.Context()))
 	labtest.Must(t, s.Deploy(t.Context(), map[string]string{
-		"      - DEV_MODE\n": "      - DEV_MODE\n      # short, for a test\n      - UPDATE_TIME=90s\n",
+		"UPDATE_TIME=": "UPDATE_TIME=" + updateTime.String(),
 	}))
 	diagnoseUpdate(t, s)
 	ready(t, s, time.Time{})
-	u := &updating{Scenario: s, t: t}
-	step := func(name string, test func(*testing.T, *updating)) {
-		if t.Failed() {
-			return
-		}
-		t.Run(name, func(t *testing.T) { test(t, &updating{Scenario: u.Scenario, t: t}) })
+	return &updating{Scenario: s, t: t}
+}
+
+// step is a part of a test; what comes after a failure is left out.
+func (u *updating) step(name string, test func(*testing.T, *updating)) {
+	if u.t.Failed() {
+		return
 	}
-	step("a revision that works", goodUpdate)
+	u.t.Run(name, func(t *testing.T) { test(t, &updating{Scenario: u.Scenario, t: t}) })
 }
 
 // updating is a sensor in the lab that is updated.
@@ -115,9 +124,29 @@ func (u *updating) runs(revision, gone string) {
 		if len(names) != 1 || strings.HasPrefix(names[0], gone+"-sensor") {
 			return fmt.Errorf("containers: %v", names)
 		}
-		return nil
+		return u.volumes()
 	})
 	ready(u.t, u.Scenario, time.Time{})
+}
+
+// eventually repeats a check until it holds, for as long as an update may take.
+func (u *updating) eventually(what string, check func() error) {
+	u.t.Helper()
+	ctx, cancel := context.WithTimeout(u.t.Context(), updateWithin)
+	defer cancel()
+	tick := time.NewTicker(500 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			u.t.Fatalf("%s: %v", what, err)
+		}
+	}
 }
 
 // containers returns the names of all on the sensor host.
@@ -154,7 +183,7 @@ func wantOneLine(t *testing.T, before, after map[string]string, oldRevision, rev
 		t.Errorf("docker-compose.yml has become\n%s", after["docker-compose.yml"])
 	}
 	newProject := project(after[".env"])
-	want = strings.Replace(before[".env"], "="+oldProject+"\n", "="+newProject+"\n", 1)
+	want = strings.Replace(before[".env"], "="+oldProject, "="+newProject, 1)
 	if after[".env"] != want || newProject == oldProject {
 		t.Errorf(".env has become\n%s", after[".env"])
 	}

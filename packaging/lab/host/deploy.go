@@ -1,6 +1,7 @@
 package host
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,6 +24,11 @@ type Deployment struct {
 	Edit map[string]string
 	// Profile is the COMPOSE_FILE that is put into .env, "" for none.
 	Profile string
+	// Name is that of the deployment directory, "sensor" when empty; Project that of
+	// the compose project in its .env, as it is in the archive when empty.
+	Name, Project string
+	// Files are further files of the deployment directory.
+	Files map[string]string
 }
 
 // Deploy deploys a sensor on the sensor host as the guide in the archive says,
@@ -37,14 +43,14 @@ func (l *Lab) Deploy(ctx context.Context, d Deployment) (string, error) {
 
 // Prepare does what the guide says up to the start.
 func (l *Lab) Prepare(ctx context.Context, d Deployment) (string, error) {
-	dir := filepath.Join(l.cfg.Dir, "sensor")
+	dir := filepath.Join(l.cfg.Dir, cmp.Or(d.Name, "sensor"))
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", fmt.Errorf("make deployment directory: %w", err)
 	}
 	if err := output(exec.CommandContext(ctx, "tar", "-xzf", d.Archive, "-C", dir)); err != nil {
 		return "", fmt.Errorf("unpack archive: %w", err)
 	}
-	if err := adjust(filepath.Join(dir, "docker-compose.yml"), d); err != nil {
+	if err := adjust(dir, d); err != nil {
 		return "", err
 	}
 	if err := choose(filepath.Join(dir, ".env"), d.Profile); err != nil {
@@ -74,7 +80,18 @@ func (l *Lab) StartSensor(ctx context.Context, dir, archive string) error {
 	return nil
 }
 
-func adjust(path string, d Deployment) error {
+func adjust(dir string, d Deployment) error {
+	if d.Project != "" {
+		if err := os.WriteFile(filepath.Join(dir, ".env"), []byte("COMPOSE_PROJECT_NAME="+d.Project), 0o644); err != nil {
+			return fmt.Errorf("write .env: %w", err)
+		}
+	}
+	for name, text := range d.Files {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			return fmt.Errorf("write %s: %w", name, err)
+		}
+	}
+	path := filepath.Join(dir, "docker-compose.yml")
 	source := path
 	if d.Compose != "" {
 		source = d.Compose

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -113,6 +114,41 @@ func (e *Engine) arguments() []string {
 
 // Socket returns the path of the engine's socket on this machine.
 func (e *Engine) Socket() string { return filepath.Join(e.cfg.Dir, "docker.sock") }
+
+// Shutdown ends the engine in order, with its containers, as the host's service
+// manager does. Its control groups stay for the next one.
+func (e *Engine) Shutdown(ctx context.Context) error {
+	// unshare and nsenter hand no signal on: the engine is asked itself.
+	pid, err := e.daemon()
+	if err != nil {
+		return fmt.Errorf("end engine: %w", err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+		return fmt.Errorf("end engine: %w", err)
+	}
+	select {
+	case <-e.done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("end engine: %w", ctx.Err())
+	}
+}
+
+// daemon finds the process of the engine by its data directory.
+func (e *Engine) daemon() (int, error) {
+	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		return 0, err
+	}
+	want := "\x00--data-root=" + filepath.Join(e.cfg.Dir, "data") + "\x00"
+	for _, path := range lines {
+		text, err := os.ReadFile(path)
+		if err == nil && strings.HasPrefix(string(text), "dockerd\x00") && strings.Contains(string(text), want) {
+			return strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		}
+	}
+	return 0, errors.New("no process found")
+}
 
 // Stop kills the engine and everything that runs in it, and removes its control
 // groups.

@@ -28,6 +28,8 @@ type Config struct {
 // Lab is a network of hosts on this machine.
 type Lab struct {
 	cfg Config
+	// engine is that of the sensor host, nil when another program has started it.
+	engine *Engine
 }
 
 var prefixes = regexp.MustCompile(`^[a-z][a-z0-9]{0,7}$`)
@@ -89,14 +91,23 @@ func (l *Lab) up(ctx context.Context) error {
 	return l.startEngine(ctx)
 }
 
-func (l *Lab) startEngine(ctx context.Context) error {
-	_, err := StartEngine(ctx, EngineConfig{
+func (l *Lab) startEngine(ctx context.Context) (err error) {
+	l.engine, err = StartEngine(ctx, EngineConfig{
 		Dir:          l.engineDir(),
 		Namespace:    l.namespacePath(Sensor),
 		Runtime:      l.cfg.Runtime,
 		CgroupParent: l.cgroup(),
 	})
 	return err
+}
+
+// RestartEngine ends the engine of the sensor host, which ends its containers in
+// order before, and starts it again.
+func (l *Lab) RestartEngine(ctx context.Context) error {
+	if err := l.engine.Shutdown(ctx); err != nil {
+		return err
+	}
+	return l.startEngine(ctx)
 }
 
 // Down removes every trace of the lab: processes, containers, mounts,

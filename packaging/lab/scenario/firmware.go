@@ -19,8 +19,12 @@ type Firmware struct {
 	// Manager is the package of its manager, built with the revision; "" for a
 	// manager that is as the Dockerfile leaves it.
 	Manager string
+	// Alone is the file of a static program that is all of the image, at /program.
+	Alone string
 	// Dockerfile are lines that change the image further.
 	Dockerfile string
+	// Files are what its lines may copy.
+	Files map[string]string
 	// Platform, Version and Tag replace what metadata.xml and the image say.
 	Platform, Version, Tag string
 	// NoImage leaves the image out.
@@ -70,12 +74,27 @@ func (s *Scenario) buildImage(ctx context.Context, dir string, f Firmware) error
 		return err
 	}
 	lines := "FROM honeysens/sensorx86:" + s.Revision() + "\nCOPY revision /revision\n"
+	if f.Alone != "" {
+		lines = "FROM scratch\nCOPY program revision /\n"
+		program, err := os.ReadFile(f.Alone)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(build, "program"), program, 0o755)
+		}
+		if err != nil {
+			return err
+		}
+	}
 	if f.Manager != "" {
 		lines += "COPY manager /usr/bin/manager\n"
 		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-o", filepath.Join(build, "manager"),
 			"-ldflags", "-s -w -X honeysens.org/dockersensor/shared/version.Revision="+f.Revision, f.Manager)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if err := printed(cmd); err != nil {
+			return err
+		}
+	}
+	for name, text := range f.Files {
+		if err := os.WriteFile(filepath.Join(build, name), []byte(text), 0o755); err != nil {
 			return err
 		}
 	}

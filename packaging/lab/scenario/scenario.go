@@ -122,6 +122,11 @@ func (s *Scenario) DeployProfile(ctx context.Context, files string) error {
 	return s.deploy(ctx, host.Deployment{Profile: files})
 }
 
+// DeployAs deploys with all that an operator may choose.
+func (s *Scenario) DeployAs(ctx context.Context, d host.Deployment) error {
+	return s.deploy(ctx, d)
+}
+
 func (s *Scenario) deploy(ctx context.Context, d host.Deployment) error {
 	s.say("deploying the sensor by its guide: unpack, load, configure, compose up")
 	var err error
