@@ -80,6 +80,12 @@ test-host: ## the sensor deployed on a stock Debian 13 virtual machine; as root,
 	packaging/lab/vm/build.sh $(OUT)/cache/vm
 	$(GO) test -count=1 -timeout 120m -v -run '^TestVM' ./packaging/lab/...
 
+.PHONY: test-guides
+test-guides: ## every command of the guides in the lab, and the sensor deployed in three ways; as root, minutes
+	@$(REQUIRE) test lab
+	$(MAKE) --no-print-directory dist services
+	$(GO) test -count=1 -timeout 30m -v -run '^(TestLabGuide|TestLabProfiles)$$' ./packaging/lab/e2e
+
 .PHONY: test-bare
 test-bare: ## builds, lints and unit tests on a machine with only Debian's base system and Go; as root, slow
 	@$(REQUIRE) lab
