@@ -11,11 +11,12 @@ import (
 	"testing"
 )
 
-// TestVulnerable runs the real govulncheck over a program, with databases of its
+// TestVulnerable runs the real govulncheck over a program without symbols, as
+// those of the image are, with databases of its
 // own: one that knows a fault of a module in it, one that does not, and none.
 func TestVulnerable(t *testing.T) {
 	program := filepath.Join(t.TempDir(), "sbom")
-	if out, err := exec.Command("go", "build", "-o", program, "./sbom").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-ldflags", "-s -w", "-o", program, "./sbom").CombinedOutput(); err != nil {
 		t.Fatalf("build: %v: %s", err, out)
 	}
 	tests := []struct {
@@ -52,7 +53,7 @@ func database(t *testing.T, module string) string {
 		"ID/GO-2026-9999.json": fmt.Sprintf(`{"schema_version": "1.3.1", "id": "GO-2026-9999", "modified": %q, "published": %q,
 			"summary": "a fault", "details": "a fault",
 			"affected": [{"package": {"name": %q, "ecosystem": "Go"}, "ranges": [{"type": "SEMVER", "events": [{"introduced": "0"}]}],
-			"ecosystem_specific": {}}]}`, modified, modified, module),
+			"ecosystem_specific": {}}], "database_specific": {"url": "https://example.org"}}`, modified, modified, module),
 	}
 	for name, text := range files {
 		path := filepath.Join(dir, name)
