@@ -32,6 +32,7 @@ func TestE2EUpdate(t *testing.T) {
 	u := deployed(t, "upd", 2*time.Minute)
 	u.step("firmware that must not stay", func(t *testing.T, u *updating) { refusesAll(t, u, badArchives()) })
 	u.step("a revision that works", goodUpdate)
+	u.step("nothing is left of either revision", leavesNothing)
 }
 
 // deployed is a sensor that works, with so much time for each part of an update.
@@ -40,12 +41,23 @@ func deployed(t *testing.T, prefix string, updateTime time.Duration) *updating {
 	s := labtest.New(t, prefix)
 	labtest.Must(t, s.Up(t.Context()))
 	labtest.Must(t, s.Assign(t.Context()))
+	settle(t, s)
+	before := look(t, s)
 	labtest.Must(t, s.Deploy(t.Context(), map[string]string{
 		"UPDATE_TIME=": "UPDATE_TIME=" + updateTime.String(),
 	}))
 	diagnoseUpdate(t, s)
 	ready(t, s, time.Time{})
-	return &updating{Scenario: s, t: t}
+	return &updating{Scenario: s, t: t, before: before}
+}
+
+// leavesNothing wants nothing on the host but what is of the sensor that runs, and
+// no trace at all after its end.
+func leavesNothing(t *testing.T, u *updating) {
+	hostUnchanged(t, u.Scenario, u.before)
+	_, err := u.Compose(t.Context(), "down", "--volumes")
+	labtest.Must(t, err)
+	hostIsAsBefore(t, u.Scenario, u.before)
 }
 
 // step is a part of a test; what comes after a failure is left out.
@@ -53,13 +65,15 @@ func (u *updating) step(name string, test func(*testing.T, *updating)) {
 	if u.t.Failed() {
 		return
 	}
-	u.t.Run(name, func(t *testing.T) { test(t, &updating{Scenario: u.Scenario, t: t}) })
+	u.t.Run(name, func(t *testing.T) { test(t, &updating{Scenario: u.Scenario, t: t, before: u.before}) })
 }
 
 // updating is a sensor in the lab that is updated.
 type updating struct {
 	*scenario.Scenario
 	t *testing.T
+	// before is the host without a sensor.
+	before picture
 }
 
 // goodUpdate goes from one revision to the next while it is attacked.
