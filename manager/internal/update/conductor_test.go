@@ -99,6 +99,7 @@ func TestUpdateSurvives(t *testing.T) {
 		for name, strike := range strikes() {
 			for _, at := range plain.distinct() {
 				t.Run(fmt.Sprintf("%s/%s/%d %s", s.name, name, at, plain.seen[at-1]), func(t *testing.T) {
+					t.Parallel()
 					w := newWorld(t, s.beside, s.handover)
 					w.killAt, w.strike = at, strike
 					w.conductTo(s.quirk)

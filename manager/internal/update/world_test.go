@@ -118,10 +118,20 @@ func newWorld(t *testing.T, beside, handover bool) *world {
 // for the disk some ten thousand times.
 func memory(t testing.TB) string {
 	t.Helper()
-	if _, err := os.Stat("/dev/shm"); err == nil {
-		t.Setenv("TMPDIR", "/dev/shm")
+	const disk = "/dev/shm"
+	if _, err := os.Stat(disk); err != nil {
+		return t.TempDir()
 	}
-	return t.TempDir()
+	dir, err := os.MkdirTemp(disk, "update") //nolint:usetesting // t.TempDir makes it on the other disk
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
 }
 
 // run lets the update take its course, with a new conductor after each kill.
