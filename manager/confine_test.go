@@ -15,6 +15,7 @@ import (
 // TestNewPort has the server move to another port: the sandbox does not have it,
 // so the manager ends, and the next one proves the change.
 func TestNewPort(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.listen = []string{freePort(t)}
 	r.serving.end(unix.SIGTERM)
@@ -43,6 +44,7 @@ func TestNewPort(t *testing.T) {
 // TestNoSecrets takes a manager with marked secrets through errors at the debug
 // level. None of them may be in what it writes or answers.
 func TestNoSecrets(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, "--log-level", "debug")
 	marks := map[string]string{
 		"secret of the sensor": r.sensor.Secret, "password of the proxy": "marked-proxy-password", "password of 802.1X": "marked-eapol-password",
