@@ -96,9 +96,11 @@ require:
 	@$(REQUIRE) test lab
 
 .PHONY: test-chaos
-test-chaos: ## 50 kills of the engine or the services in the middle of their work; as root, minutes
+test-chaos: ## 50 kills of the engine or the manager in the middle of their work, alone and in the lab; as root, half an hour
 	@$(REQUIRE) test lab
+	$(MAKE) --no-print-directory dist services
 	CHAOS_RUNS=50 $(GO) test -count=1 -timeout 30m -v -run '^TestEngineKills' ./manager/internal/services
+	CHAOS_RUNS=50 $(GO) test -count=1 -timeout 60m -v -run '^TestLabChaos' ./packaging/lab/e2e
 
 BENCH_RUNS ?= 5
 .PHONY: bench
