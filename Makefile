@@ -57,7 +57,7 @@ test-unit: ## unit tests with the race detector; no root needed
 	$(GO) test -race -skip '$(SLOW)' ./...
 
 .PHONY: test-netns
-test-netns: build ## tests on the real kernel and a real Docker engine, in own namespaces; as root
+test-netns: build compose ## tests on the real kernel and a real Docker engine, in own namespaces; as root
 	@$(REQUIRE) test lab
 	$(GO) test -race -run '^(TestNetns|TestEngine)' ./...
 
