@@ -193,7 +193,20 @@ func survive(t *testing.T, fw firewall) map[string]time.Duration {
 	}
 	stop = l.keep(t)
 	for _, c := range cells {
-		l.heal(t, c, took)
+		heals, _ := l.passage.Heals()
+		c.do()
+		l.await(t, c.name, took)
+		if c.heals {
+			err := waitFor(healLimit, func() error {
+				if now, _ := l.passage.Heals(); now == heals {
+					return errors.New("no heal was counted")
+				}
+				return nil
+			})
+			if err != nil {
+				t.Errorf("%s: %v", c.name, err)
+			}
+		}
 	}
 	l.check(t, "at the end", true, true, false)
 	stop()
@@ -237,46 +250,15 @@ func (l *lab) keep(t *testing.T) (stop func()) {
 	return stop
 }
 
-// heal does to a firewall what happens to it, and wants it to be put right within
-// the limit. What shares the machine can take longer than that now and then, a way
-// that is slow to heal is slow each time.
-func (l *lab) heal(t *testing.T, c cell, took map[string]time.Duration) {
-	t.Helper()
-	for tries := 1; ; tries++ {
-		heals, _ := l.passage.Heals()
-		c.do()
-		l.await(t, c.name, took)
-		if c.heals {
-			if err := waitFor(patience, func() error {
-				if now, _ := l.passage.Heals(); now == heals {
-					return errors.New("no heal was counted")
-				}
-				return nil
-			}); err != nil {
-				t.Errorf("%s: %v", c.name, err)
-			}
-		}
-		if took[c.name] <= healLimit {
-			return
-		}
-		if t.Logf("%s: open again after %v", c.name, took[c.name]); tries == 3 {
-			t.Errorf("%s: not within %v, three times", c.name, healLimit)
-			return
-		}
-	}
-}
-
-// patience is how long a test waits for what has to come.
-const patience = 10 * time.Second
-
 // await measures until all ways are open.
 func (l *lab) await(t *testing.T, name string, took map[string]time.Duration) {
 	t.Helper()
 	begin := time.Now()
-	if err := waitFor(patience, l.closed); err != nil {
-		t.Errorf("%s: after %v: %v", name, patience, err)
-	}
+	err := waitFor(5*time.Second, l.closed)
 	took[name] = time.Since(begin)
+	if err != nil || took[name] > healLimit {
+		t.Errorf("%s: after %v: %v", name, took[name], err)
+	}
 }
 
 // closed names the ways that are not open. It does not wait for packets that
