@@ -146,21 +146,7 @@ func (u *updating) runs(revision, gone string) {
 // eventually repeats a check until it holds, for as long as an update may take.
 func (u *updating) eventually(what string, check func() error) {
 	u.t.Helper()
-	ctx, cancel := context.WithTimeout(u.t.Context(), updateWithin)
-	defer cancel()
-	tick := time.NewTicker(500 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := check()
-		if err == nil {
-			return
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			u.t.Fatalf("%s: %v", what, err)
-		}
-	}
+	within(u.t, updateWithin, what, check)
 }
 
 // containers returns the names of all on the sensor host.
