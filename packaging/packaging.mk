@@ -39,7 +39,7 @@ BUILD_PAUSE = $(if $(shell command -v cc),,docker run --rm -v $(CURDIR):/src -w 
 
 .PHONY: sensor-programs
 sensor-programs: build $(COMPOSE)
-	$(GOBUILD) -o $(BIN)/ ./packaging/image/init ./packaging/image/sbom
+	$(GOBUILD) -o $(BIN)/ ./packaging/image/init ./packaging/image/runtime ./packaging/image/sbom
 	$(BUILD_PAUSE) $(BIN)/pause
 
 # Everything that the image holds above its packages, in its place.
@@ -50,14 +50,14 @@ image-context: sensor-programs
 	cp -r packaging/image/Dockerfile packaging/image/rootfs $(CONTEXT)/
 	install -D -t $(CONTEXT)/rootfs/usr/bin $(BIN)/manager $(BIN)/nethelper
 	ln -s manager $(CONTEXT)/rootfs/usr/bin/manager-cli
-	install -D -t $(CONTEXT)/rootfs/usr/lib/honeysens $(BIN)/init $(BIN)/pause
+	install -D -t $(CONTEXT)/rootfs/usr/lib/honeysens $(BIN)/init $(BIN)/runtime $(BIN)/pause
 	install -D -t $(CONTEXT)/rootfs/opt/cni/bin $(BIN)/cni/*
 	install -D -t $(CONTEXT)/rootfs/usr/libexec/docker/cli-plugins $(COMPOSE)
 	ln -s ../libexec/docker/cli-plugins/docker-compose $(CONTEXT)/rootfs/usr/bin/docker-compose
 	echo $(REVISION) >$(CONTEXT)/rootfs/revision
 	@echo "describing what the programs are made of"
 	@GO="$(GO)" packaging/image/boms.sh $(CACHE)/bom $(CONTEXT)/sbom $(REVISION) \
-	  $(addprefix $(BIN)/,manager nethelper init cni/offload) $(COMPOSE)=$(COMPOSE_VERSION) \
+	  $(addprefix $(BIN)/,manager nethelper init runtime cni/offload) $(COMPOSE)=$(COMPOSE_VERSION) \
 	  $(addsuffix =$$($(GO) list -m -f '{{.Version}}' github.com/containernetworking/plugins),$(BIN)/cni/bridge $(BIN)/cni/host-local)
 	@mkdir -p $(CONTEXT)/rootfs/usr/share/honeysens
 	@$(GO) run ./packaging/image/sbom licenses --out $(CONTEXT)/rootfs/usr/share/honeysens/LICENSES.txt $(CONTEXT)/sbom/*.json

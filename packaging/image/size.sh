@@ -14,7 +14,7 @@ docker export "$container" | tar --list --verbose --numeric-owner | awk -v image
     if (path ~ /^usr\/bin\/manager$/) return "manager"
     if (path ~ /^usr\/bin\/nethelper$/) return "nethelper"
     if (path ~ /^opt\/cni\//) return "CNI plug-ins"
-    if (path ~ /^usr\/lib\/honeysens\//) return "init, pause"
+    if (path ~ /^usr\/lib\/honeysens\//) return "init, runtime, pause"
     if (path ~ /^usr\/share\/(honeysens|doc)\//) return "licences, bill of materials"
     return "other packages of Debian"
   }

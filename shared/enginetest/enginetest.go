@@ -31,20 +31,26 @@ type Engine struct {
 	Socket string
 	// Host is what it takes for its host's network.
 	Host *nettest.Host
+	// Data is the directory of its images and containers.
+	Data string
 
+	args []string
 	t    testing.TB
 	dir  string
 	stop func()
 }
 
 // Start starts an engine as it runs inside the sensor: without a bridge and
-// without any rule. Where dockerd is missing the test is skipped, or fails in
-// CI.
-func Start(t testing.TB) *Engine {
+// without any rule; args are further options of dockerd. Where dockerd is missing
+// the test is skipped, or fails in CI.
+func Start(t testing.TB, args ...string) *Engine {
 	t.Helper()
 	nettest.Need(t, "dockerd", "runc")
 	dir := t.TempDir()
-	e := &Engine{t: t, dir: dir, Socket: filepath.Join(dir, "docker.sock"), Host: nettest.NewHost(t, "engine")}
+	e := &Engine{
+		t: t, dir: dir, args: args, Socket: filepath.Join(dir, "docker.sock"), Data: filepath.Join(dir, "data"),
+		Host: nettest.NewHost(t, "engine"),
+	}
 	t.Cleanup(e.Stop)
 	var err error
 	e.Client, err = client.NewClientWithOpts(client.WithHost("unix://"+e.Socket), client.WithAPIVersionNegotiation())
@@ -59,10 +65,12 @@ func Start(t testing.TB) *Engine {
 // Run starts the engine again after Stop, with the data that it had.
 func (e *Engine) Run() {
 	e.t.Helper()
-	cmd := exec.CommandContext(context.WithoutCancel(e.t.Context()), "dockerd",
-		"--data-root", filepath.Join(e.dir, "data"), "--exec-root", filepath.Join(e.dir, "exec"),
-		"--pidfile", filepath.Join(e.dir, "docker.pid"), "-H", "unix://"+e.Socket,
-		"--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false")
+	args := append([]string{
+		"--data-root", e.Data, "--exec-root", filepath.Join(e.dir, "exec"),
+		"--pidfile", filepath.Join(e.dir, "docker.pid"), "-H", "unix://" + e.Socket,
+		"--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false",
+	}, e.args...)
+	cmd := exec.CommandContext(context.WithoutCancel(e.t.Context()), "dockerd", args...)
 	// Whatever it mounts goes with its mount namespace, and it goes with us.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGTERM}
 	var log bytes.Buffer

@@ -116,7 +116,7 @@ func TestRunningSensor(t *testing.T) {
 		Server: Server{Address: "192.0.2.9:443", LastPoll: time.Now(), Route: "direct"},
 	}}
 	deploy := write(t, map[string]string{"docker-compose.yml": "", ".env": ""})
-	engine := serveUnix(t, engineOf("28.5.2", "overlay2"))
+	engine := serveUnix(t, engineOf("28.5.2", "overlay2", "bounded"))
 	report := New(Config{
 		Archive: archive, StateDir: t.TempDir(), DeployDir: deploy, Root: goodRoot(t), DockerSocket: engine, HostDockerSocket: engine,
 	}, healthy, helper{version: version.Revision, observed: helperapi.Observed{Applied: true}}).Examine(t.Context())

@@ -10,12 +10,12 @@ import (
 )
 
 // engineOf answers as a Docker engine does.
-func engineOf(version, driver string) http.Handler {
+func engineOf(version, driver, runtime string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Api-Version", "1.41")
 		w.Header().Set("Content-Type", "application/json")
 		if strings.HasSuffix(r.URL.Path, "/info") {
-			fmt.Fprintf(w, `{"ServerVersion":%q,"Driver":%q}`, version, driver)
+			fmt.Fprintf(w, `{"ServerVersion":%q,"Driver":%q,"DefaultRuntime":%q}`, version, driver, runtime)
 		}
 	})
 }
@@ -26,8 +26,9 @@ func TestNestedEngine(t *testing.T) {
 		handler http.Handler
 		wants   []want
 	}{
-		{"good", engineOf("26.1.5", "overlay2"), []want{{"nested engine", OK, "Docker 26.1.5"}}},
-		{"copies", engineOf("26.1.5", "vfs"), []want{{"nested engine", OK, "vfs"}, {"nested engine", Note, "slow and large"}}},
+		{"good", engineOf("26.1.5", "overlay2", "bounded"), []want{{"nested engine", OK, "Docker 26.1.5"}}},
+		{"copies", engineOf("26.1.5", "vfs", "bounded"), []want{{"nested engine", OK, "vfs"}, {"nested engine", Note, "slow and large"}}},
+		{"without bounds", engineOf("26.1.5", "overlay2", "runc"), []want{{"nested engine", OK, ""}, {"nested engine", Note, "only once it is found"}}},
 		{"ill", http.NotFoundHandler(), []want{{"nested engine", Problem, "docker compose logs"}}},
 	}
 	for _, test := range tests {
@@ -40,8 +41,8 @@ func TestNestedEngine(t *testing.T) {
 }
 
 func TestHostEngine(t *testing.T) {
-	modern := serveUnix(t, engineOf("28.5.2", "overlay2"))
-	private := serveUnix(t, engineOf("28.5.2", "overlay2"))
+	modern := serveUnix(t, engineOf("28.5.2", "overlay2", "bounded"))
+	private := serveUnix(t, engineOf("28.5.2", "overlay2", "bounded"))
 	if err := os.Chmod(private, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -50,8 +51,8 @@ func TestHostEngine(t *testing.T) {
 		want         want
 	}{
 		{"good", modern, want{"host's engine", OK, "28.5.2"}},
-		{"old", serveUnix(t, engineOf("19.03.8", "overlay2")), want{"host's engine", Problem, "20.10 is needed"}},
-		{"oldest", serveUnix(t, engineOf("20.10.24+dfsg1", "overlay2")), want{"host's engine", OK, ""}},
+		{"old", serveUnix(t, engineOf("19.03.8", "overlay2", "bounded")), want{"host's engine", Problem, "20.10 is needed"}},
+		{"oldest", serveUnix(t, engineOf("20.10.24+dfsg1", "overlay2", "bounded")), want{"host's engine", OK, ""}},
 		{"ill", serveUnix(t, http.NotFoundHandler()), want{"host's engine", Note, "check the host's Docker Engine"}},
 		{"not mounted", filepath.Join(t.TempDir(), "none"), want{"host's engine", Note, "is not there"}},
 		{"a directory", t.TempDir(), want{"host's engine", Note, "is not a socket"}},

@@ -56,12 +56,15 @@ type bench struct {
 
 func newBench(t testing.TB) *bench {
 	t.Helper()
-	nettest.Need(t, "cc", "go")
-	b := &bench{t: t, Engine: enginetest.Start(t), store: filepath.Join(t.TempDir(), "services.json"), log: zaptest.NewLogger(t)}
+	nettest.Need(t, "cc", "go", "mke2fs")
+	dir := t.TempDir()
+	runtime := filepath.Join(dir, "runtime")
+	b := &bench{t: t, store: filepath.Join(t.TempDir(), "services.json"), log: zaptest.NewLogger(t)}
+	b.command("go", "build", "-o", runtime, "honeysens.org/dockersensor/packaging/image/runtime")
+	b.Engine = enginetest.Start(t, "--add-runtime=bounded="+runtime, "--default-runtime=bounded")
 	server := httptest.NewTLSServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 	t.Cleanup(server.Close)
 	host := strings.TrimPrefix(server.URL, "https://")
-	dir := t.TempDir()
 	pause, honeypot := filepath.Join(dir, "pause"), filepath.Join(dir, "honeypot")
 	b.command("../../../packaging/image/pause/build.sh", pause)
 	b.command("go", "build", "-o", honeypot, "./testdata/honeypot")

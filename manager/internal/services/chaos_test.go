@@ -2,13 +2,9 @@ package services
 
 import (
 	"context"
-	"errors"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
 	"strconv"
-	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -34,7 +30,10 @@ func TestEngineKills(t *testing.T) {
 		}
 	}
 	b := newBench(t)
-	t.Cleanup(b.endShims)
+	t.Cleanup(func() {
+		b.Stop()
+		b.KillShims()
+	})
 	b.push("honeypot:2")
 	b.begin()
 	defer func() { b.end() }()
@@ -55,7 +54,8 @@ func TestEngineKills(t *testing.T) {
 		what := "services"
 		if n%2 == 0 {
 			what = "engine"
-			b.killEngine()
+			b.KillDaemons()
+			b.Run()
 		}
 		b.end()
 		b.begin()
@@ -79,64 +79,6 @@ func script(ctx context.Context, s *Services) {
 		case <-tick.C:
 		}
 	}
-}
-
-// killEngine ends the engine and its containerd, as the kernel does when memory
-// is short, and starts the engine again. Shims and containers live on.
-func (b *bench) killEngine() {
-	b.t.Helper()
-	dir := filepath.Dir(b.Socket)
-	for _, file := range []string{"docker.pid", "exec/containerd/containerd.pid"} {
-		text, err := os.ReadFile(filepath.Join(dir, file))
-		if err != nil {
-			b.t.Fatal(err)
-		}
-		pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
-		if err != nil {
-			b.t.Fatal(err)
-		}
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
-			b.t.Fatal(err)
-		}
-		b.eventually("process "+file+" is gone", func() bool { return dead(pid) })
-	}
-	b.Stop()
-	// A number that is given again to another process would be taken for it.
-	if err := os.Remove(filepath.Join(dir, "exec/containerd/containerd.pid")); err != nil {
-		b.t.Fatal(err)
-	}
-	b.Run()
-}
-
-// endShims ends the shims of the engine that is no more: a killed one leaves
-// some that its successor does not know.
-func (b *bench) endShims() {
-	b.Stop()
-	shims, err := filepath.Glob("/proc/[0-9]*/cmdline")
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	address := filepath.Join(filepath.Dir(b.Socket), "exec/containerd/containerd.sock")
-	for _, file := range shims {
-		text, err := os.ReadFile(file)
-		if err != nil || !strings.Contains(string(text), address) {
-			continue
-		}
-		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
-		if err == nil {
-			err = syscall.Kill(pid, syscall.SIGKILL)
-		}
-		if err != nil {
-			b.t.Errorf("end shim: %v", err)
-		}
-	}
-}
-
-// dead tells whether a process has ended, even if nobody has waited for it.
-func dead(pid int) bool {
-	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
-	_, rest, _ := strings.Cut(string(text), ") ")
-	return err != nil || strings.HasPrefix(rest, "Z")
 }
 
 // comesToTheEnd wants two services of the newest revision and nothing else.

@@ -23,8 +23,8 @@ const (
 	// maxDialling bounds the connections that a honeypot began and that nobody
 	// answers: it looks for others to attack.
 	maxDialling = 256
-	// nearly is the part of its memory at which a honeypot cannot go on, in
-	// percent: from here on the kernel kills what it starts.
+	// nearly is the part of its memory or of its file system at which a honeypot
+	// cannot go on, in percent.
 	nearly = 97
 )
 
@@ -42,7 +42,7 @@ type Usage struct {
 // excess says what the honeypot uses too much of, or "".
 func (l Limits) excess(u Usage, dialling int) string {
 	switch {
-	case u.Disk > l.Disk:
+	case u.Disk*100 >= l.Disk*nearly:
 		return fmt.Sprintf("it wrote %d MB to its file system, %d are allowed (SERVICE_DISK)", u.Disk>>20, l.Disk>>20)
 	case u.PIDs >= l.PIDs:
 		return fmt.Sprintf("it used all of its %d processes (SERVICE_PIDS)", l.PIDs)

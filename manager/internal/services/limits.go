@@ -14,8 +14,9 @@ type Limits struct {
 	// CPUWeight is its part of the processors when they are all busy, where the
 	// sensor's own programs have 1024 (docker run --cpu-shares). Default: 256.
 	CPUWeight int64
-	// Disk bounds what it writes into its file system, in bytes: no file gets
-	// larger, and when all of them do, it is ended. Default: 256 MiB.
+	// Disk bounds what it writes into its file system, in bytes: the engine's
+	// runtime makes one of that size, and when it is full the honeypot is ended.
+	// Default: 256 MiB.
 	Disk int64
 	// LogRate bounds the lines a second that it may print. Default: 200.
 	LogRate int

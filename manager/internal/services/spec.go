@@ -28,7 +28,7 @@ func honeypotCaps() []string {
 const envCollector = "COLLECTOR_HOST="
 
 // specVersion changes when Docker makes something else of the same Spec.
-const specVersion = 2
+const specVersion = 3
 
 // fingerprint tells specs apart. It is kept in a label of the container: one
 // that was made from another spec is replaced. Names can be changed while the

@@ -128,7 +128,7 @@ func privileges(t *testing.T, s *scenario.Scenario) {
 	}
 	commandLine, err := s.Exec(t.Context(), "sh", "-c", `tr '\0' ' ' </proc/$(pidof dockerd)/cmdline`)
 	labtest.Must(t, err)
-	for _, want := range []string{"--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false"} {
+	for _, want := range []string{"--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--default-runtime=bounded"} {
 		if !strings.Contains(commandLine, want) {
 			t.Errorf("nested engine runs without %s: %s", want, commandLine)
 		}
