@@ -26,4 +26,6 @@ rm -rf /usr/lib/*-linux-gnu/gconv
 find /usr/share/doc -depth ! -name copyright -type f -delete
 find /usr/share/doc -depth -type d -empty -delete
 rm -rf /usr/share/man /usr/share/info /usr/share/locale /usr/share/lintian /usr/share/bash-completion
-rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/*-old /var/lib/dpkg/*-old /var/log/*.log /var/log/apt
+# What only building and asking about packages takes.
+rm -rf /var/lib/dpkg/info/*.symbols /var/lib/dpkg/info/*.templates /var/cache/debconf/*
+rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/lib/dpkg/*-old /var/log/*.log /var/log/apt

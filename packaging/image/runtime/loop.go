@@ -4,29 +4,29 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// The device that hands out loop devices (Documentation/admin-guide/devices.txt).
 const (
-	loopControl                       = "/dev/loop-control"
-	controlMajor, controlMinor        = 10, 237
-	loopFlags                         = unix.LO_FLAGS_AUTOCLEAR
-	numberAttempts                    = 20
-	deviceMode                 uint32 = unix.S_IFBLK | 0o600
+	// loopControl hands out loop devices; its number is 10:237
+	// (Documentation/admin-guide/devices.txt of the kernel).
+	loopControl   = "/dev/loop-control"
+	controlNumber = 10<<8 | 237
+	controlMode   = unix.S_IFCHR | 0o600
+	deviceMode    = unix.S_IFBLK | 0o600
+	attempts      = 20
 )
 
 // attach gives the file to a loop device, which ends with its last user.
 func attach(file *os.File) (*os.File, error) {
-	control, err := openDevice(loopControl, unix.S_IFCHR|0o600, unix.Mkdev(controlMajor, controlMinor))
+	control, err := openDevice(loopControl, controlMode, controlNumber)
 	if err != nil {
 		return nil, err
 	}
 	defer control.Close()
 	// Somebody else may take the device between the two steps.
-	for range numberAttempts {
+	for range attempts {
 		var device *os.File
 		device, err = attachFree(control, file)
 		if !errors.Is(err, unix.EBUSY) {
@@ -41,16 +41,11 @@ func attachFree(control, file *os.File) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find a free one: %w", err)
 	}
-	// Its number depends on a parameter of the module.
-	text, err := os.ReadFile(fmt.Sprintf("/sys/block/loop%d/dev", n))
+	number, err := numberOf(n)
 	if err != nil {
-		return nil, fmt.Errorf("number of loop%d: %w", n, err)
+		return nil, err
 	}
-	var major, minor uint32
-	if _, err := fmt.Sscanf(strings.TrimSpace(string(text)), "%d:%d", &major, &minor); err != nil {
-		return nil, fmt.Errorf("number of loop%d: %w", n, err)
-	}
-	device, err := openDevice(fmt.Sprintf("/dev/loop%d", n), deviceMode, unix.Mkdev(major, minor))
+	device, err := openDevice(fmt.Sprintf("/dev/loop%d", n), deviceMode, number)
 	if err != nil {
 		return nil, err
 	}
@@ -61,10 +56,24 @@ func attachFree(control, file *os.File) (*os.File, error) {
 	return device, nil
 }
 
+// numberOf returns the number of a loop device, as mknod(2) wants it: it depends
+// on a parameter of the module.
+func numberOf(n int) (int, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/sys/block/loop%d/dev", n))
+	if err != nil {
+		return 0, fmt.Errorf("number of loop%d: %w", n, err)
+	}
+	var major, minor uint32
+	if _, err := fmt.Sscanf(string(text), "%d:%d", &major, &minor); err != nil {
+		return 0, fmt.Errorf("number of loop%d: %w", n, err)
+	}
+	return int(unix.Mkdev(major, minor)), nil // #nosec G115 -- below 2^44
+}
+
 // configure gives a file to the device, in one step where the kernel has that
 // (since Linux 5.8).
 func configure(device, file int) error {
-	config := unix.LoopConfig{Fd: uint32(file), Info: unix.LoopInfo64{Flags: loopFlags}} // #nosec G115 -- a descriptor
+	config := unix.LoopConfig{Fd: uint32(file), Info: unix.LoopInfo64{Flags: unix.LO_FLAGS_AUTOCLEAR}} // #nosec G115 -- a descriptor
 	err := unix.IoctlLoopConfigure(device, &config)
 	if !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOTTY) {
 		return err
@@ -76,12 +85,12 @@ func configure(device, file int) error {
 }
 
 // openDevice opens a device, which in a container may have come after its /dev.
-func openDevice(path string, mode uint32, number uint64) (*os.File, error) {
+func openDevice(path string, mode uint32, number int) (*os.File, error) {
 	device, err := os.OpenFile(path, os.O_RDWR, 0)
 	if !errors.Is(err, os.ErrNotExist) {
 		return device, err
 	}
-	if err := unix.Mknod(path, mode, int(number)); err != nil && !errors.Is(err, unix.EEXIST) { // #nosec G115 -- two small numbers
+	if err := unix.Mknod(path, mode, number); err != nil && !errors.Is(err, unix.EEXIST) {
 		return nil, fmt.Errorf("make %s: %w", path, err)
 	}
 	return os.OpenFile(path, os.O_RDWR, 0)
