@@ -30,10 +30,24 @@ func (t *Table) Apply(ctx context.Context, want *ruleset.Table) error {
 	return t.apply(want)
 }
 
+// attempts is how often a table is looked at and written. Somebody else may remove
+// it in between, which not every error of the library tells from others.
+const attempts = 3
+
 func (t *Table) apply(want *ruleset.Table) error {
 	if t.want != nil && t.want.Name != want.Name {
 		return fmt.Errorf("apply table %s: this sensor has table %s", want.Name, t.want.Name)
 	}
+	for attempt := 1; ; attempt++ {
+		err := t.write(want)
+		if err == nil || attempt == attempts {
+			return err
+		}
+	}
+}
+
+// write brings what the kernel has to what is wanted.
+func (t *Table) write(want *ruleset.Table) error {
 	tables := want.All()
 	have := make([]*state, len(tables))
 	var made []*nftables.Table

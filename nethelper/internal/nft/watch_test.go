@@ -116,6 +116,37 @@ func TestNetnsHeartbeatHeals(t *testing.T) {
 	}
 }
 
+// A table that goes between the look at it and the transaction is put back at once.
+func TestNetnsHealsWhatGoesMeanwhile(t *testing.T) {
+	t.Parallel()
+	nettest.Need(t, "nft")
+	h := nettest.NewHost(t, "host")
+	table := open(t, h)
+	table.flags = 0
+	apply(t, table, example())
+	name := table.want.Name
+	for range 30 {
+		gone := make(chan error, 1)
+		go func() {
+			_, err := h.Try("nft", "delete", "table", "inet", name)
+			gone <- err
+		}()
+		for waiting := true; waiting; {
+			if err := table.Heal(t.Context()); err != nil {
+				t.Error(err)
+			}
+			select {
+			case err := <-gone:
+				waiting = false
+				if err != nil {
+					t.Error(err)
+				}
+			default:
+			}
+		}
+	}
+}
+
 func TestClassify(t *testing.T) {
 	named := func(kind netlink.HeaderType, family byte, table string, pid uint32) netlink.Message {
 		attrs, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: 1, Data: append([]byte(table), 0)}})
