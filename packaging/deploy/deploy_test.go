@@ -104,13 +104,18 @@ func TestVariablesAreDocumented(t *testing.T) {
 	}
 }
 
-// The README's tables name every variable that a program or a compose file reads.
+// The README's tables name every variable that a program or a compose file reads,
+// once.
 func TestEveryVariableIsInTheReadme(t *testing.T) {
 	// Go's own, and one that init hands to the manager.
 	documented := map[string]bool{"GODEBUG": true, "SENSOR_GROUPS": true}
 	for _, match := range regexp.MustCompile("(?m)^\\| (`[A-Z_`, ]+`) \\|").FindAllStringSubmatch(read(t, "../../README.md"), -1) {
 		for name := range strings.SplitSeq(match[1], ",") {
-			documented[strings.Trim(name, "` ")] = true
+			name = strings.Trim(name, "` ")
+			if documented[name] {
+				t.Errorf("README.md explains %s twice", name)
+			}
+			documented[name] = true
 		}
 	}
 	each := func(pattern, expression string) {
