@@ -23,10 +23,12 @@ import (
 const mischiefPort = 2300
 
 // Visits to the other honeypot while one is hostile, and the connections of each.
-// A time is the median of them: one alone may hit a pause of the machine.
+// A time is the median of them: one alone may hit a pause of the machine. Where the
+// machine has become busier in between, both times are measured again.
 const (
 	visits      = 11
 	connections = 5
+	rounds      = 3
 )
 
 // times are how long the honeypot took to greet, and its event to the server.
@@ -43,51 +45,64 @@ func hostileHoneypots(t *testing.T, s *scenario.Scenario) {
 	} {
 		t.Run(kind, func(t *testing.T) {
 			labtest.Diagnose(t, s)
-			// Just before, when the machine is as busy with other things.
-			normal := measure(t, s)
 			service := offer(t, s, archive.Metadata{
 				Name: "mischief-" + kind, Repository: "honeysens/mischief-" + kind, Revision: "1",
 				PortAssignment: fmt.Sprintf(`{"2222/tcp": %d}`, mischiefPort),
 			}, archive.ImageConfig{Files: []archive.File{file}, Entrypoint: []string{"/mischief", kind}})
-			labtest.Must(t, s.Server.Assign(t.Context(), s.Sensor.ID, admin.Assignment{Service: service.ID}))
-			defer func() {
-				ctx := context.WithoutCancel(t.Context())
-				labtest.Must(t, s.Server.Unassign(ctx, s.Sensor.ID, service.ID))
-				_, err := s.Exec(ctx, "manager", "poll")
-				labtest.Must(t, err)
-				within(t, 2*time.Minute, "the hostile honeypot is gone", func() error {
-					if len(sensorStatus(t, s).Services) > 2 {
-						return fmt.Errorf("it is still there")
-					}
-					return nil
-				})
-			}()
-			poll(t, s)
-			named := make(chan string, 1)
-			go func() { named <- offender(t, s, strconv.Itoa(service.ID), word) }()
-			// It may be ended before anybody has reached it.
-			within(t, time.Minute, "the hostile honeypot runs, or is found out", func() error {
-				err := s.Dial(t.Context(), "tcp", host.AttackerV4, s.TargetV4, mischiefPort, greeting)
-				if err != nil && len(named) > 0 {
-					return nil
+			for n := range rounds {
+				// Just before, when the machine is as busy with other things.
+				normal := measure(t, s)
+				got := whileHostile(t, s, service.ID, word)
+				t.Logf("%s: answer %s, normally %s; event %s, normally %s", kind, got.answer, normal.answer, got.event, normal.event)
+				if got.answer <= 2*normal.answer && got.event <= 2*normal.event {
+					break
 				}
-				return err
-			})
-			got := measure(t, s)
-			t.Logf("%s: answer %s, normally %s; event %s, normally %s", kind, got.answer, normal.answer, got.event, normal.event)
-			if got.answer > 2*normal.answer || got.event > 2*normal.event {
-				t.Error("that is more than twice the normal time")
-			}
-			if reason := <-named; reason == "" {
-				t.Errorf("the status does not name the offender; services: %+v", sensorStatus(t, s).Services)
-			} else {
-				t.Logf("status: %s", reason)
+				if n == rounds-1 {
+					t.Error("that is more than twice the normal time")
+				}
 			}
 			if lost := sensorStatus(t, s).Events.Lost; lost != 0 {
 				t.Errorf("%d events are lost", lost)
 			}
 		})
 	}
+}
+
+// whileHostile measures while the sensor has a hostile honeypot, and wants the
+// status to say why.
+func whileHostile(t *testing.T, s *scenario.Scenario, service int, word string) times {
+	t.Helper()
+	labtest.Must(t, s.Server.Assign(t.Context(), s.Sensor.ID, admin.Assignment{Service: service}))
+	defer func() {
+		ctx := context.WithoutCancel(t.Context())
+		labtest.Must(t, s.Server.Unassign(ctx, s.Sensor.ID, service))
+		_, err := s.Exec(ctx, "manager", "poll")
+		labtest.Must(t, err)
+		within(t, 2*time.Minute, "the hostile honeypot is gone", func() error {
+			if len(sensorStatus(t, s).Services) > 2 {
+				return fmt.Errorf("it is still there")
+			}
+			return nil
+		})
+	}()
+	poll(t, s)
+	named := make(chan string, 1)
+	go func() { named <- offender(t, s, strconv.Itoa(service), word) }()
+	// It may be ended before anybody has reached it.
+	within(t, time.Minute, "the hostile honeypot runs, or is found out", func() error {
+		err := s.Dial(t.Context(), "tcp", host.AttackerV4, s.TargetV4, mischiefPort, greeting)
+		if err != nil && len(named) > 0 {
+			return nil
+		}
+		return err
+	})
+	got := measure(t, s)
+	if reason := <-named; reason == "" {
+		t.Errorf("the status does not name the offender; services: %+v", sensorStatus(t, s).Services)
+	} else {
+		t.Logf("status: %s", reason)
+	}
+	return got
 }
 
 // offender waits until the status says something about a service.
