@@ -15,10 +15,19 @@ const ProbeText = "HoneySens self-test\r\n"
 // devices, which no attacker can have (RFC 2544, appendix C.2.2).
 func ProbeNetwork() netip.Prefix { return netip.MustParsePrefix("198.18.0.0/15") }
 
+// ProbeNetworkV6 is the same for IPv6 (RFC 5180, section 8).
+func ProbeNetworkV6() netip.Prefix { return netip.MustParsePrefix("2001:2::/48") }
+
+// IsProbe tells whether probes come from an address.
+func IsProbe(addr netip.Addr) bool {
+	return ProbeNetwork().Contains(addr) || ProbeNetworkV6().Contains(addr)
+}
+
 // Probe asks for one connection that arrives at the sensor's interface as that
 // of an attacker does.
 type Probe struct {
-	// Source is an address of ProbeNetwork: the honeypot's event will name it.
+	// Source is an address of ProbeNetwork or ProbeNetworkV6: the honeypot's event
+	// will name it.
 	Source netip.Addr `json:"source"`
 	// Port is the one of the interface that is connected to.
 	Port Port `json:"port"`
@@ -54,8 +63,8 @@ func DecodeProbe(body []byte) (Probe, error) {
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return Probe{}, invalid("data after the probe")
 	}
-	if !ProbeNetwork().Contains(p.Source) {
-		return Probe{}, invalid("probe from %v: want an address of %v", p.Source, ProbeNetwork())
+	if !IsProbe(p.Source) {
+		return Probe{}, invalid("probe from %v: want an address of %v or %v", p.Source, ProbeNetwork(), ProbeNetworkV6())
 	}
 	return p, p.Port.validate()
 }

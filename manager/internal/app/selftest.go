@@ -56,7 +56,7 @@ func (m *manager) rememberTest() {
 	if err != nil || time.Since(info.ModTime()) > collector.MarkFor {
 		return
 	}
-	m.collector.MarkAll(helperapi.ProbeNetwork(), info.ModTime().Add(collector.MarkFor))
+	m.collector.MarkAll(helperapi.IsProbe, info.ModTime().Add(collector.MarkFor))
 }
 
 func visitable(s services.State) selftest.Service {
@@ -72,7 +72,7 @@ func visitable(s services.State) selftest.Service {
 
 func testFinding(f selftest.Finding) control.TestFinding {
 	found := control.TestFinding{
-		Service: f.ID, Label: f.Label, Verdict: string(f.Verdict), Part: f.Part, Text: f.Text, Seconds: f.Took.Seconds(),
+		Service: f.ID, Label: f.Label, Verdict: string(f.Verdict), Part: f.Part, Text: f.Text, Seconds: f.Took.Seconds(), IPv6: f.IPv6,
 	}
 	if f.Port != (helperapi.Port{}) {
 		found.Port = f.Port.String()

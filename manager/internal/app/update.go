@@ -146,7 +146,7 @@ func (t *tests) once(ctx context.Context) []string {
 		}
 	})
 	slices.Sort(passed)
-	return passed
+	return slices.Compact(passed)
 }
 
 // last returns those of the newest test, and asks for another one.

@@ -20,7 +20,7 @@ type marks struct {
 	mu sync.Mutex
 	of map[netip.Addr]mark
 	// all are marked until then: those of a manager before this one.
-	all   netip.Prefix
+	all   func(netip.Addr) bool
 	until time.Time
 }
 
@@ -51,12 +51,12 @@ func (c *Collector) Mark(source netip.Addr) <-chan string {
 	return reported
 }
 
-// MarkAll marks a whole network until then, for tests of a manager before this
-// one: which of its addresses they used is not known any more.
-func (c *Collector) MarkAll(network netip.Prefix, until time.Time) {
+// MarkAll marks all addresses of a kind until then, for tests of a manager before
+// this one: which of them they used is not known any more.
+func (c *Collector) MarkAll(all func(netip.Addr) bool, until time.Time) {
 	c.marks.mu.Lock()
 	defer c.marks.mu.Unlock()
-	c.marks.all, c.marks.until = network, until
+	c.marks.all, c.marks.until = all, until
 }
 
 // test tells whether an event comes of a test, and then who is to know.
@@ -69,7 +69,7 @@ func (m *marks) test(source, origin string) bool {
 	defer m.mu.Unlock()
 	mark, ok := m.of[addr.Unmap()]
 	if !ok || time.Now().After(mark.until) {
-		return m.all.Contains(addr.Unmap()) && time.Now().Before(m.until)
+		return time.Now().Before(m.until) && m.all(addr.Unmap())
 	}
 	select {
 	case mark.reported <- origin:

@@ -29,6 +29,8 @@ type TestFinding struct {
 	Label   string `json:"label,omitempty"`
 	// Port is the one that was visited, as in 22/tcp.
 	Port string `json:"port,omitempty"`
+	// IPv6 tells whether it was visited by that.
+	IPv6 bool `json:"ipv6,omitempty"`
 	// Verdict is works, unproved, broken or skipped.
 	Verdict string `json:"verdict"`
 	// Part is where the way breaks: helper, interface, redirect, honeypot or
@@ -47,6 +49,9 @@ func (f TestFinding) WriteText(w io.Writer) error {
 	}
 	if f.Port != "" {
 		what += ", port " + f.Port
+	}
+	if f.IPv6 {
+		what += " by IPv6"
 	}
 	verdict := f.Verdict
 	if f.Part != "" {

@@ -50,8 +50,9 @@ const (
 // Finding is about one service, or about all when it has no id.
 type Finding struct {
 	ID, Label string
-	// Port is the one that was visited, or unset.
+	// Port is the one that was visited, or unset, and IPv6 how.
 	Port    helperapi.Port
+	IPv6    bool
 	Verdict Verdict
 	// Part is where the way breaks.
 	Part string
@@ -82,11 +83,12 @@ type Test struct {
 // tells whether nothing is broken and something works.
 func (t Test) Run(ctx context.Context, services []Service) bool {
 	r := &run{Test: t}
-	if !r.ground(ctx) {
+	networks := r.ground(ctx)
+	if len(networks) == 0 {
 		return false
 	}
 	for _, service := range services {
-		r.visit(ctx, service)
+		r.visitAll(ctx, service, networks)
 	}
 	r.waiting.Wait()
 	return r.works > 0 && r.broken == 0
@@ -113,8 +115,9 @@ func (r *run) tell(f Finding) {
 	r.Tell(f)
 }
 
-// ground finds fault with what all services need.
-func (r *run) ground(ctx context.Context) bool {
+// ground finds fault with what all services need, and returns where visitors can
+// come from.
+func (r *run) ground(ctx context.Context) []netip.Prefix {
 	observed, err := r.Helper.Observe(ctx)
 	switch {
 	case err != nil:
@@ -126,16 +129,33 @@ func (r *run) ground(ctx context.Context) bool {
 	default:
 		if _, err := r.Collector(); err != nil {
 			r.tell(Finding{Verdict: Broken, Part: PartCollector, Text: err.Error()})
-			return false
+			return nil
 		}
-		return true
+		return networks(observed.Interface.Addresses)
 	}
-	return false
+	return nil
 }
 
-// visit makes one visit, and leaves the wait for the report to the background:
-// the next visitor can come meanwhile.
-func (r *run) visit(ctx context.Context, s Service) {
+// networks are those of visitors to an interface with these addresses. Without
+// any the helper says what is missing.
+func networks(addresses []netip.Prefix) []netip.Prefix {
+	var v4, v6 bool
+	for _, a := range addresses {
+		if addr := a.Addr(); !addr.IsLinkLocalUnicast() {
+			v4, v6 = v4 || addr.Is4(), v6 || addr.Is6()
+		}
+	}
+	switch {
+	case v4 && v6:
+		return []netip.Prefix{helperapi.ProbeNetwork(), helperapi.ProbeNetworkV6()}
+	case v6:
+		return []netip.Prefix{helperapi.ProbeNetworkV6()}
+	}
+	return []netip.Prefix{helperapi.ProbeNetwork()}
+}
+
+// visitAll visits a service from each network.
+func (r *run) visitAll(ctx context.Context, s Service, networks []netip.Prefix) {
 	found := Finding{ID: s.ID, Label: s.Label}
 	if s.Problem != "" {
 		r.tell(broken(found, PartHoneypot, s.Problem))
@@ -148,7 +168,16 @@ func (r *run) visit(ctx context.Context, s Service) {
 		return
 	}
 	found.Port = port
-	source := visitor()
+	for _, network := range networks {
+		found.IPv6 = network.Addr().Is6()
+		r.visit(ctx, s, found, visitor(network))
+	}
+}
+
+// visit makes one visit, and leaves the wait for the report to the background:
+// the next visitor can come meanwhile.
+func (r *run) visit(ctx context.Context, s Service, found Finding, source netip.Addr) {
+	port := found.Port
 	reported := r.Mark(source)
 	before, _ := r.Helper.Observe(ctx)
 	start := time.Now()
@@ -162,8 +191,12 @@ func (r *run) visit(ctx context.Context, s Service) {
 		r.tell(broken(found, PartHelper, err.Error()))
 		return
 	}
-	if part, text := judge(s, port, result, before, after); part != "" && !arrived(reported) {
-		r.tell(broken(found, part, text))
+	if part, text := judge(s, port, source, result, before, after); part != "" && !arrived(reported) {
+		found = broken(found, part, text)
+		if found.IPv6 && result.Outcome == helperapi.ProbeRefused && part == PartHoneypot {
+			found.Verdict, found.Part, found.Text = Skipped, "", "it was led there, and the honeypot refuses it: many have IPv4 alone"
+		}
+		r.tell(found)
 		return
 	}
 	r.waiting.Go(func() { r.await(ctx, s, found, start, reported) })
@@ -206,7 +239,7 @@ func (r *run) await(ctx context.Context, s Service, found Finding, start time.Ti
 }
 
 // judge says where the way to a service breaks, or "" when it does not.
-func judge(s Service, port helperapi.Port, result helperapi.ProbeResult, before, after helperapi.Observed) (part, text string) {
+func judge(s Service, port helperapi.Port, source netip.Addr, result helperapi.ProbeResult, before, after helperapi.Observed) (part, text string) {
 	led := count(after, s.ID) > count(before, s.ID)
 	answered := result.Outcome == helperapi.ProbeAnswered
 	name := after.Interface.Name
@@ -217,7 +250,7 @@ func judge(s Service, port helperapi.Port, result helperapi.ProbeResult, before,
 		return PartRedirect, fmt.Sprintf("something else than the service answers at port %s of %s", port, name)
 	case !led:
 		return PartRedirect, fmt.Sprintf("what arrives at %s for port %s does not reach the service: a firewall of the host drops it "+
-			"(it came from %v), or the redirect is not there; manager doctor says more", name, port, helperapi.ProbeNetwork())
+			"(it came from %v), or the redirect is not there; manager doctor says more", name, port, source)
 	case answered || port.Protocol == helperapi.UDP:
 		return "", ""
 	case result.Outcome == helperapi.ProbeRefused:
@@ -262,14 +295,15 @@ func (s Service) door() (helperapi.Port, string) {
 	return helperapi.Port{}, "no port leads to it"
 }
 
-// visitor is an address of helperapi.ProbeNetwork but its first and last.
-func visitor() netip.Addr {
-	network := helperapi.ProbeNetwork()
-	first := network.Addr().As4()
-	var raw [4]byte
-	size := uint32(1) << (32 - network.Bits())
-	binary.BigEndian.PutUint32(raw[:], binary.BigEndian.Uint32(first[:])+1+random()%(size-2))
-	return netip.AddrFrom4(raw)
+// visitor is an address of a network but its first and last.
+func visitor(network netip.Prefix) netip.Addr {
+	raw := network.Addr().AsSlice()
+	host := raw[len(raw)-4:]
+	// Of IPv6 as much as there is of IPv4: some 131,000.
+	const size = 1 << 17
+	binary.BigEndian.PutUint32(host, binary.BigEndian.Uint32(host)+1+random()%(size-2))
+	addr, _ := netip.AddrFromSlice(raw)
+	return addr
 }
 
 func random() uint32 {

@@ -23,6 +23,8 @@ type world struct {
 	probeErr    error
 	collectErr  error
 	led, silent bool
+	// refusesV6: the honeypots have IPv4 alone.
+	refusesV6 bool
 	// reports is the service that reports visitors, after a time.
 	reports string
 	after   time.Duration
@@ -60,6 +62,9 @@ func (w *world) Probe(_ context.Context, want helperapi.Probe) (helperapi.ProbeR
 			}
 		}
 	}
+	if want.Source.Is6() && w.refusesV6 {
+		return helperapi.ProbeResult{Outcome: helperapi.ProbeRefused}, nil
+	}
 	if !w.silent {
 		by := visited
 		if w.reports != "" {
@@ -69,6 +74,12 @@ func (w *world) Probe(_ context.Context, want helperapi.Probe) (helperapi.ProbeR
 		time.AfterFunc(w.after, func() { mark <- by })
 	}
 	return helperapi.ProbeResult{Outcome: w.outcome}, nil
+}
+
+func (w *world) addresses(all ...string) {
+	for _, text := range all {
+		w.observed.Interface.Addresses = append(w.observed.Interface.Addresses, netip.MustParsePrefix(text))
+	}
 }
 
 func (w *world) mark(source netip.Addr) <-chan string {
@@ -118,6 +129,14 @@ func TestRunSaysWhereItBreaks(t *testing.T) {
 		"raw":     {func(*world) {}, []Service{{ID: "2", Label: "ssh", Raw: true}}, one(Skipped, ""), false, "raw"},
 		"no port": {func(*world) {}, []Service{{ID: "2", Label: "ssh"}}, one(Skipped, ""), false, "no port"},
 		"nothing": {func(*world) {}, nil, nil, false, ""},
+		"both families": {func(w *world) { w.addresses("192.0.2.1/24", "2001:db8::1/64", "fe80::1/64") }, []Service{ssh()},
+			[]Finding{{ID: "2", Label: "ssh", Verdict: Works}, {ID: "2", Label: "ssh", Verdict: Works, IPv6: true}}, true, "reported after"},
+		"IPv6 alone": {func(w *world) { w.addresses("2001:db8::1/64") }, []Service{ssh()},
+			[]Finding{{ID: "2", Label: "ssh", Verdict: Works, IPv6: true}}, true, "reported after"},
+		"a honeypot with IPv4 alone": {func(w *world) {
+			w.addresses("192.0.2.1/24", "2001:db8::1/64")
+			w.refusesV6 = true
+		}, []Service{ssh()}, []Finding{{ID: "2", Label: "ssh", Verdict: Works}, {ID: "2", Label: "ssh", Verdict: Skipped, IPv6: true}}, true, ""},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -129,7 +148,7 @@ func TestRunSaysWhereItBreaks(t *testing.T) {
 				if good := test.Run(t.Context(), c.services); good != c.good {
 					t.Errorf("good is %v", good)
 				}
-				if diff := cmp.Diff(c.want, got, cmpopts.IgnoreFields(Finding{}, "Text", "Took", "Port"), cmpopts.SortSlices(func(a, b Finding) bool { return a.ID < b.ID })); diff != "" {
+				if diff := cmp.Diff(c.want, got, cmpopts.IgnoreFields(Finding{}, "Text", "Took", "Port"), cmpopts.SortSlices(func(a, b Finding) bool { return a.ID < b.ID || a.ID == b.ID && b.IPv6 && !a.IPv6 })); diff != "" {
 					t.Error(diff)
 				}
 				for _, f := range got {
@@ -138,7 +157,7 @@ func TestRunSaysWhereItBreaks(t *testing.T) {
 					}
 				}
 				for _, p := range w.probes {
-					if !helperapi.ProbeNetwork().Contains(p.Source) {
+					if !helperapi.IsProbe(p.Source) {
 						t.Errorf("visitor from %v", p.Source)
 					}
 				}

@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"bytes"
 	"encoding/binary"
 	"net"
 	"net/netip"
@@ -13,6 +14,7 @@ import (
 
 const (
 	ipHeader  = 20
+	ip6Header = 40
 	tcpHeader = 20
 	udpHeader = 8
 	// maxRead is as much of a packet as is read, in bytes: headers.
@@ -42,20 +44,53 @@ func (f flow) protocol() byte {
 	return unix.IPPROTO_TCP
 }
 
-// frame is an Ethernet frame with a segment of the flow (RFC 791, 894).
+func (f flow) etherType() uint16 {
+	if f.source.Is4() {
+		return unix.ETH_P_IP
+	}
+	return unix.ETH_P_IPV6
+}
+
+// addresses is where a header has its addresses, source and destination.
+func (f flow) addresses() int {
+	if f.source.Is4() {
+		return 12
+	}
+	return 8
+}
+
+// frame is an Ethernet frame with a segment of the flow (RFC 894, 2464).
 func (f flow) frame(to net.HardwareAddr, segment []byte) []byte {
-	source, target := f.source.As4(), f.target.As4()
-	frame := make([]byte, 14+ipHeader, 14+ipHeader+len(segment))
-	copy(frame, to)
-	copy(frame[6:], []byte{2, 0, 0, 0, 0, 1}) // of a card that nobody has
-	binary.BigEndian.PutUint16(frame[12:], unix.ETH_P_IP)
-	header := frame[14:]
-	header[0], header[8], header[9] = 4<<4|ipHeader/4, 64, f.protocol()
-	binary.BigEndian.PutUint16(header[2:], uint16(ipHeader+len(segment))) // #nosec G115 -- some 60 bytes
-	copy(header[12:], source[:])
-	copy(header[16:], target[:])
-	binary.BigEndian.PutUint16(header[10:], checksum(header))
+	frame := append([]byte{}, to...)
+	frame = append(frame, 2, 0, 0, 0, 0, 1) // of a card that nobody has
+	frame = binary.BigEndian.AppendUint16(frame, f.etherType())
+	if f.source.Is4() {
+		frame = append(frame, f.header4(len(segment))...)
+	} else {
+		frame = append(frame, f.header6(len(segment))...)
+	}
 	return append(frame, segment...)
+}
+
+// header4 is that of RFC 791.
+func (f flow) header4(length int) []byte {
+	header := make([]byte, ipHeader)
+	header[0], header[8], header[9] = 4<<4|ipHeader/4, 64, f.protocol()
+	binary.BigEndian.PutUint16(header[2:], uint16(ipHeader+length)) // #nosec G115 -- some 60 bytes
+	copy(header[12:], f.source.AsSlice())
+	copy(header[16:], f.target.AsSlice())
+	binary.BigEndian.PutUint16(header[10:], checksum(header))
+	return header
+}
+
+// header6 is that of RFC 8200.
+func (f flow) header6(length int) []byte {
+	header := make([]byte, ip6Header)
+	header[0], header[6], header[7] = 6<<4, f.protocol(), 64
+	binary.BigEndian.PutUint16(header[4:], uint16(length)) // #nosec G115 -- some 40 bytes
+	copy(header[8:], f.source.AsSlice())
+	copy(header[24:], f.target.AsSlice())
+	return header
 }
 
 // tcp is a segment of TCP with the largest window that needs no scaling.
@@ -82,10 +117,10 @@ func (f flow) udp(content string) []byte {
 	return segment
 }
 
-// sum is the checksum of a segment with its pseudo header (RFC 9293, 3.1).
+// sum is the checksum of a segment with its pseudo header (RFC 9293, 3.1; RFC 8200,
+// 8.1): for a sum it does not matter how many zeros there are, and where.
 func (f flow) sum(segment []byte) uint16 {
-	source, target := f.source.As4(), f.target.As4()
-	pseudo := append(append(append([]byte{}, source[:]...), target[:]...), 0, f.protocol())
+	pseudo := append(append(append([]byte{}, f.source.AsSlice()...), f.target.AsSlice()...), 0, f.protocol())
 	pseudo = binary.BigEndian.AppendUint16(pseudo, uint16(len(segment))) // #nosec G115 -- some 40 bytes
 	return checksum(append(pseudo, segment...))
 }
@@ -112,16 +147,12 @@ type segment struct {
 
 // parse reads an answer of the flow. A datagram is a segment with content alone.
 func (f flow) parse(packet []byte) (segment, bool) {
-	if len(packet) < ipHeader || packet[0]>>4 != 4 || packet[9] != f.protocol() {
-		return segment{}, false
-	}
-	start, total := int(packet[0]&15)*4, int(binary.BigEndian.Uint16(packet[2:]))
+	start, total, ok := f.parseHeader(packet)
 	header := udpHeader
 	if f.protocol() == unix.IPPROTO_TCP {
 		header = tcpHeader
 	}
-	if start < ipHeader || len(packet) < start+header || netip.AddrFrom4([4]byte(packet[12:16])) != f.target ||
-		netip.AddrFrom4([4]byte(packet[16:20])) != f.source {
+	if !ok || len(packet) < start+header {
 		return segment{}, false
 	}
 	payload := packet[start:]
@@ -142,17 +173,39 @@ func (f flow) parse(packet []byte) (segment, bool) {
 	return s, true
 }
 
+// parseHeader returns where the segment begins and where the packet ends.
+func (f flow) parseHeader(packet []byte) (start, total int, ok bool) {
+	length, at, protocol := ipHeader, 9, byte(4)
+	if f.source.Is6() {
+		length, at, protocol = ip6Header, 6, 6
+	}
+	if len(packet) < length || packet[0]>>4 != protocol || packet[at] != f.protocol() {
+		return 0, 0, false
+	}
+	start, total = int(packet[0]&15)*4, int(binary.BigEndian.Uint16(packet[2:]))
+	if f.source.Is6() {
+		start, total = ip6Header, ip6Header+int(binary.BigEndian.Uint16(packet[4:]))
+	}
+	addresses := append(f.target.AsSlice(), f.source.AsSlice()...)
+	return start, total, start >= length && bytes.HasPrefix(packet[f.addresses():], addresses)
+}
+
 // filter lets pass what goes to the flow's source.
 func (f flow) filter() []bpf.Instruction {
-	source := f.source.As4()
-	return []bpf.Instruction{
-		bpf.LoadExtension{Num: bpf.ExtProto},
-		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.ETH_P_IP, SkipTrue: 5},
-		bpf.LoadAbsolute{Off: 9, Size: 1},
-		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: uint32(f.protocol()), SkipTrue: 3},
-		bpf.LoadAbsolute{Off: 16, Size: 4},
-		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: binary.BigEndian.Uint32(source[:]), SkipTrue: 1},
-		bpf.RetConstant{Val: maxRead},
-		bpf.RetConstant{Val: 0},
+	next, at := uint32(9), uint32(f.addresses()+f.source.BitLen()/8) // #nosec G115 -- below 40
+	if f.source.Is6() {
+		next = 6
 	}
+	matches := []bpf.Instruction{bpf.LoadExtension{Num: bpf.ExtProto}}
+	equals := func(value uint32) {
+		matches = append(matches, bpf.JumpIf{Cond: bpf.JumpEqual, Val: value, SkipTrue: 1}, bpf.RetConstant{Val: 0})
+	}
+	equals(uint32(f.etherType()))
+	matches = append(matches, bpf.LoadAbsolute{Off: next, Size: 1})
+	equals(uint32(f.protocol()))
+	for source := f.source.AsSlice(); len(source) > 0; source, at = source[4:], at+4 {
+		matches = append(matches, bpf.LoadAbsolute{Off: at, Size: 4})
+		equals(binary.BigEndian.Uint32(source))
+	}
+	return append(matches, bpf.RetConstant{Val: maxRead})
 }

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
 	"honeysens.org/dockersensor/shared/helperapi"
@@ -17,6 +18,13 @@ func testFlow(protocol helperapi.Protocol) flow {
 	}
 }
 
+// testFlows are those of both families.
+func testFlows(protocol helperapi.Protocol) []flow {
+	six := testFlow(protocol)
+	six.source, six.target = netip.MustParseAddr("2001:2::1:2"), netip.MustParseAddr("2001:db8::1")
+	return []flow{testFlow(protocol), six}
+}
+
 // answer is a packet of the flow's other side.
 func answer(f flow, segment func(flow) []byte) []byte {
 	back := flow{source: f.target, target: f.source, from: f.port.Number, port: helperapi.Port{Protocol: f.port.Protocol, Number: f.from}}
@@ -24,15 +32,41 @@ func answer(f flow, segment func(flow) []byte) []byte {
 }
 
 func TestParseReadsAnswers(t *testing.T) {
-	f := testFlow(helperapi.TCP)
-	got, ok := f.parse(answer(f, func(b flow) []byte { return b.tcp(syn|ack, 7, 9, "hello") }))
-	if want := (segment{flags: syn | ack, seq: 7, acked: 9, length: 5}); !ok || got != want {
-		t.Errorf("got %+v, %v, want %+v", got, ok, want)
+	for _, f := range testFlows(helperapi.TCP) {
+		got, ok := f.parse(answer(f, func(b flow) []byte { return b.tcp(syn|ack, 7, 9, "hello") }))
+		if want := (segment{flags: syn | ack, seq: 7, acked: 9, length: 5}); !ok || got != want {
+			t.Errorf("%v: got %+v, %v, want %+v", f.source, got, ok, want)
+		}
 	}
-	u := testFlow(helperapi.UDP)
-	got, ok = u.parse(answer(u, func(b flow) []byte { return b.udp("hello") }))
-	if want := (segment{length: 5}); !ok || got != want {
-		t.Errorf("got %+v, %v, want %+v", got, ok, want)
+	for _, f := range testFlows(helperapi.UDP) {
+		got, ok := f.parse(answer(f, func(b flow) []byte { return b.udp("hello") }))
+		if want := (segment{length: 5}); !ok || got != want {
+			t.Errorf("%v: got %+v, %v, want %+v", f.source, got, ok, want)
+		}
+	}
+}
+
+// TestFilter: what follows the question for the kind of frame, which only the kernel
+// answers, lets pass what the other side of the flow says.
+func TestFilter(t *testing.T) {
+	for _, f := range testFlows(helperapi.TCP) {
+		vm, err := bpf.NewVM(f.filter()[3:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		mine, others := answer(f, func(b flow) []byte { return b.tcp(ack, 7, 9, "") }), f
+		others.source = f.source.Next()
+		foreign := answer(others, func(b flow) []byte { return b.tcp(ack, 7, 9, "") })
+		other := f
+		other.port.Protocol = helperapi.UDP
+		for _, packet := range []struct {
+			raw  []byte
+			want int
+		}{{mine, maxRead}, {foreign, 0}, {answer(other, func(b flow) []byte { return b.udp("") }), 0}} {
+			if n, err := vm.Run(packet.raw); err != nil || n != packet.want {
+				t.Errorf("%v: %d bytes of % x, %v, want %d", f.source, n, packet.raw, err, packet.want)
+			}
+		}
 	}
 }
 
@@ -57,14 +91,17 @@ func TestParseRefusesOthers(t *testing.T) {
 
 func FuzzParse(f *testing.F) {
 	for _, protocol := range []helperapi.Protocol{helperapi.TCP, helperapi.UDP} {
-		fl := testFlow(protocol)
-		f.Add(answer(fl, func(b flow) []byte { return b.tcp(syn|ack, 7, 9, "hello") }))
-		f.Add(answer(fl, func(b flow) []byte { return b.udp("hello") }))
+		for _, fl := range testFlows(protocol) {
+			f.Add(answer(fl, func(b flow) []byte { return b.tcp(syn|ack, 7, 9, "hello") }))
+			f.Add(answer(fl, func(b flow) []byte { return b.udp("hello") }))
+		}
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		for _, protocol := range []helperapi.Protocol{helperapi.TCP, helperapi.UDP} {
-			if s, ok := testFlow(protocol).parse(raw); ok && s.length > 65535 {
-				t.Errorf("%+v", s)
+			for _, fl := range testFlows(protocol) {
+				if s, ok := fl.parse(raw); ok && s.length > 65535 {
+					t.Errorf("%+v", s)
+				}
 			}
 		}
 	})

@@ -52,7 +52,7 @@ func (p *Prober) Connect(ctx context.Context, bridge string, want helperapi.Prob
 	if err != nil {
 		return result, err
 	}
-	if result.Target, err = w.target(); err != nil {
+	if result.Target, err = w.target(want.Source); err != nil {
 		return result, err
 	}
 	f := flow{source: want.Source, target: result.Target, port: want.Port, from: 32768 + uint16(random())%28000} // #nosec G115 -- any will do

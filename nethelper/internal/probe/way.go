@@ -17,6 +17,12 @@ import (
 // routeProtocol marks the routes of the sensor, as in package iface.
 const routeProtocol netlink.RouteProtocol = 104
 
+// listAttempts bounds how often a list is asked for that changes meanwhile.
+const listAttempts = 5
+
+// unusable addresses are those that are not yet known to be of nobody else.
+const unusable = unix.IFA_F_TENTATIVE | unix.IFA_F_DADFAILED
+
 // way is what leads packets in at the interface, and answers out of it.
 type way struct {
 	iface, bridge netlink.Link
@@ -37,19 +43,28 @@ func findWay(iface, bridge string) (way, error) {
 	return way{outer, inner}, nil
 }
 
-// target is the address of the interface that is connected to.
-func (w way) target() (netip.Addr, error) {
+// family is that of an address.
+func family(addr netip.Addr) int {
+	if addr.Is4() {
+		return netlink.FAMILY_V4
+	}
+	return netlink.FAMILY_V6
+}
+
+// target is the address of the interface that is connected to from a source.
+func (w way) target(source netip.Addr) (netip.Addr, error) {
 	name := w.iface.Attrs().Name
-	found, err := netlinksafe.AddrList(w.iface, netlink.FAMILY_V4)
+	found, err := netlinksafe.AddrList(w.iface, family(source))
 	if err != nil {
 		return netip.Addr{}, fmt.Errorf("list addresses of %s: %w", name, err)
 	}
 	for _, entry := range found {
-		if addr, ok := netip.AddrFromSlice(entry.IP.To4()); ok && !addr.IsLinkLocalUnicast() {
+		addr, ok := netip.AddrFromSlice(entry.IP)
+		if addr = addr.Unmap(); ok && !addr.IsLinkLocalUnicast() && entry.Flags&unusable == 0 {
 			return addr, nil
 		}
 	}
-	return netip.Addr{}, &helperapi.Error{Kind: helperapi.KindConflict, Message: fmt.Sprintf("interface %s has no IPv4 address that could be probed", name)}
+	return netip.Addr{}, &helperapi.Error{Kind: helperapi.KindConflict, Message: fmt.Sprintf("interface %s has no address that could be probed from %v", name, source)}
 }
 
 // open leads the flow in and its answers out. close is to be called whatever it
@@ -92,7 +107,7 @@ func unlessGone(err error) error {
 func (w way) route(to netip.Addr) *netlink.Route {
 	return &netlink.Route{
 		LinkIndex: w.iface.Attrs().Index, Protocol: routeProtocol, Scope: netlink.SCOPE_LINK,
-		Dst: &net.IPNet{IP: to.AsSlice(), Mask: net.CIDRMask(32, 32)},
+		Dst: &net.IPNet{IP: to.AsSlice(), Mask: net.CIDRMask(to.BitLen(), to.BitLen())},
 	}
 }
 
@@ -100,7 +115,7 @@ func (w way) route(to netip.Addr) *netlink.Route {
 // forgets it after a while.
 func (w way) neighbour(addr netip.Addr) *netlink.Neigh {
 	return &netlink.Neigh{
-		LinkIndex: w.iface.Attrs().Index, Family: netlink.FAMILY_V4, State: netlink.NUD_REACHABLE,
+		LinkIndex: w.iface.Attrs().Index, Family: family(addr), State: netlink.NUD_REACHABLE,
 		IP: addr.AsSlice(), HardwareAddr: w.iface.Attrs().HardwareAddr,
 	}
 }
@@ -115,15 +130,19 @@ func (w way) hook() *netlink.Clsact {
 // filter hands the flow to the interface. On its second way over the bridge, to
 // the honeypot, its destination is another one.
 func (w way) filter(f flow) *netlink.U32 {
-	source, target := f.source.As4(), f.target.As4()
+	// The addresses stand one after the other.
+	addresses := append(f.source.AsSlice(), f.target.AsSlice()...)
+	var keys []netlink.TcU32Key
+	for at := 0; at < len(addresses); at += 4 {
+		keys = append(keys, netlink.TcU32Key{
+			Mask: ^uint32(0), Val: binary.BigEndian.Uint32(addresses[at:]), Off: int32(f.addresses() + at), // #nosec G115 -- below 40
+		})
+	}
 	return &netlink.U32{
 		FilterAttrs: netlink.FilterAttrs{
-			LinkIndex: w.bridge.Attrs().Index, Parent: netlink.HANDLE_MIN_EGRESS, Priority: 1, Protocol: unix.ETH_P_IP,
+			LinkIndex: w.bridge.Attrs().Index, Parent: netlink.HANDLE_MIN_EGRESS, Priority: 1, Protocol: f.etherType(),
 		},
-		Sel: &netlink.TcU32Sel{Flags: netlink.TC_U32_TERMINAL, Keys: []netlink.TcU32Key{
-			{Mask: ^uint32(0), Val: binary.BigEndian.Uint32(source[:]), Off: 12},
-			{Mask: ^uint32(0), Val: binary.BigEndian.Uint32(target[:]), Off: 16},
-		}},
+		Sel: &netlink.TcU32Sel{Flags: netlink.TC_U32_TERMINAL, Keys: keys},
 		Actions: []netlink.Action{&netlink.MirredAction{
 			ActionAttrs:  netlink.ActionAttrs{Action: netlink.TC_ACT_STOLEN},
 			MirredAction: netlink.TCA_INGRESS_REDIR, Ifindex: w.iface.Attrs().Index,
@@ -131,34 +150,47 @@ func (w way) filter(f flow) *netlink.U32 {
 	}
 }
 
-// Cleanup removes the routes that killed helpers have left, and returns what
-// they were.
+// Cleanup removes the routes and neighbours that killed helpers have left, and
+// returns what they were.
 func Cleanup() ([]string, error) {
-	mine := &netlink.Route{Protocol: routeProtocol}
-	routes, err := netlinksafe.RouteListFiltered(netlink.FAMILY_V4, mine, netlink.RT_FILTER_PROTOCOL)
-	if err != nil {
-		return nil, fmt.Errorf("list routes of probes: %w", err)
-	}
 	var removed []string
 	var errs []error
-	for _, route := range routes {
-		if !ofProbe(route.Dst) {
-			continue
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		routes, err := netlinksafe.RouteListFiltered(family, &netlink.Route{Protocol: routeProtocol}, netlink.RT_FILTER_PROTOCOL)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("list routes of probes: %w", err))
 		}
-		if err := unlessGone(netlink.RouteDel(&route)); err != nil {
-			errs = append(errs, fmt.Errorf("remove route to %v: %w", route.Dst, err))
-			continue
+		for _, route := range routes {
+			if route.Dst != nil && ofProbe(route.Dst.IP) {
+				errs = append(errs, unlessGone(netlink.RouteDel(&route)))
+				removed = append(removed, "route to "+route.Dst.String())
+			}
 		}
-		removed = append(removed, "route to "+route.Dst.String())
+		neighbours, err := listNeighbours(family)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("list neighbours of probes: %w", err))
+		}
+		for _, neighbour := range neighbours {
+			if ofProbe(neighbour.IP) {
+				errs = append(errs, unlessGone(netlink.NeighDel(&neighbour)))
+				removed = append(removed, "neighbour "+neighbour.IP.String())
+			}
+		}
 	}
 	return removed, errors.Join(errs...)
 }
 
-func ofProbe(to *net.IPNet) bool {
-	if to == nil {
-		return false
+// listNeighbours lists them all, again when they changed meanwhile.
+func listNeighbours(family int) (found []netlink.Neigh, err error) {
+	for range listAttempts {
+		if found, err = netlink.NeighList(0, family); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
 	}
-	addr, ok := netip.AddrFromSlice(to.IP.To4())
-	bits, _ := to.Mask.Size()
-	return ok && bits == 32 && helperapi.ProbeNetwork().Contains(addr)
+	return found, err
+}
+
+func ofProbe(ip net.IP) bool {
+	addr, ok := netip.AddrFromSlice(ip)
+	return ok && helperapi.IsProbe(addr.Unmap())
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -41,13 +42,16 @@ func TestE2EServices(t *testing.T) {
 
 // findings is what `manager selftest --json` prints.
 type findings struct {
-	Good     bool `json:"good"`
-	Findings []struct {
-		Service string `json:"service"`
-		Verdict string `json:"verdict"`
-		Part    string `json:"part"`
-		Text    string `json:"text"`
-	} `json:"findings"`
+	Good     bool      `json:"good"`
+	Findings []finding `json:"findings"`
+}
+
+type finding struct {
+	Service string `json:"service"`
+	IPv6    bool   `json:"ipv6"`
+	Verdict string `json:"verdict"`
+	Part    string `json:"part"`
+	Text    string `json:"text"`
 }
 
 func runSelfTest(t *testing.T, s *scenario.Scenario) findings {
@@ -69,7 +73,7 @@ func selfTest(t *testing.T, s *scenario.Scenario) {
 	since := labtest.LastEvent(t, s)
 	found := runSelfTest(t, s)
 	t.Logf("%+v", found.Findings)
-	if !found.Good || len(found.Findings) != 2 {
+	if !found.Good || len(found.Findings) != 4 || !slices.ContainsFunc(found.Findings, func(f finding) bool { return f.IPv6 && f.Verdict == "works" }) {
 		t.Errorf("a sensor that works: %+v", found)
 	}
 	breaks := func(part, word string) {
@@ -93,6 +97,9 @@ func selfTest(t *testing.T, s *scenario.Scenario) {
 	firewall("add chain inet foreign in { type filter hook prerouting priority -300 ; }")
 	firewall("add rule inet foreign in ip saddr 198.18.0.0/15 drop")
 	breaks("redirect", "firewall")
+	firewall("flush chain inet foreign in")
+	firewall("add rule inet foreign in ip6 saddr 2001:2::/48 drop")
+	breaks("redirect", "it came from 2001:2:")
 	firewall("delete table inet foreign")
 	signal := func(name string) {
 		t.Helper()
