@@ -40,7 +40,7 @@ type times struct{ answer, event time.Duration }
 func hostileHoneypots(t *testing.T, s *scenario.Scenario) {
 	file := archive.File{From: program(t, "honeysens.org/dockersensor/packaging/lab/mischief"), To: "/mischief"}
 	for kind, word := range map[string]string{
-		"fork": "SERVICE_PIDS", "memory": "memory", "disk": "SERVICE_DISK", "log": "SERVICE_LOG_RATE",
+		"fork": "SERVICE_PIDS", "memory": "SERVICE_MEMORY|no memory left", "disk": "SERVICE_DISK", "log": "SERVICE_LOG_RATE",
 		"events": "SERVICE_EVENT_RATE", "dial": "tried to reach others",
 	} {
 		t.Run(kind, func(t *testing.T) {
@@ -105,8 +105,8 @@ func whileHostile(t *testing.T, s *scenario.Scenario, service int, word string) 
 	return got
 }
 
-// offender waits until the status says something about a service.
-func offender(t *testing.T, s *scenario.Scenario, id, word string) string {
+// offender waits until the status says one of some words about a service.
+func offender(t *testing.T, s *scenario.Scenario, id, words string) string {
 	ctx, cancel := context.WithTimeout(t.Context(), labtest.Arrival)
 	defer cancel()
 	tick := time.NewTicker(time.Second)
@@ -114,7 +114,7 @@ func offender(t *testing.T, s *scenario.Scenario, id, word string) string {
 	for {
 		out, err := s.Exec(ctx, "manager", "services")
 		for line := range strings.Lines(out) {
-			if err == nil && strings.HasPrefix(line, id+" ") && strings.Contains(line, word) {
+			if err == nil && strings.HasPrefix(line, id+" ") && slices.ContainsFunc(strings.Split(words, "|"), func(word string) bool { return strings.Contains(line, word) }) {
 				return strings.TrimSpace(line)
 			}
 		}
