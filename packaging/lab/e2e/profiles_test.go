@@ -16,10 +16,10 @@ import (
 	"honeysens.org/dockersensor/packaging/lab/scenario"
 )
 
-// TestLabProfiles deploys the sensor in the ways besides host networking in one
+// TestE2EProfiles deploys the sensor in the ways besides host networking in one
 // container, which is TestE2E: up, attack, event, down, and the host is as
 // before.
-func TestLabProfiles(t *testing.T) {
+func TestE2EProfiles(t *testing.T) {
 	machineIsUntouched(t)
 	s := labtest.New(t, "prof")
 	// The rules for bridge networking leave port 22 to the host.
