@@ -81,9 +81,9 @@ test-host: ## the sensor deployed on a stock Debian 13 virtual machine; as root,
 	$(GO) test -count=1 -timeout 120m -v -run '^TestVM' ./packaging/lab/...
 
 .PHONY: test-bare
-test-bare: ## builds, lints and unit tests on a machine with only Debian's base system and Go; as root, slow
+test-bare: ## demo and test of the last commit on a machine with only Debian's base system, git, make and Go; as root, slow
 	@$(REQUIRE) lab
-	packaging/lab/bare.sh $(OUT)/bare require build lint test-unit
+	packaging/lab/bare.sh $(OUT)/bare demo demo-down test
 
 .PHONY: require
 require:
