@@ -2,9 +2,11 @@ package scenario
 
 import (
 	"fmt"
+	"os"
 	"runtime"
 
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 
 	"honeysens.org/dockersensor/packaging/lab/host"
 )
@@ -15,23 +17,35 @@ func (s *Scenario) On(h host.Host, fn func() error) error {
 }
 
 // inNamespace runs fn on a thread in a named network namespace. Sockets that fn
-// opens stay in it. The thread ends with the goroutine, since it is never
-// unlocked.
+// opens stay in it.
 func inNamespace(name string, fn func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
+	return onOwnThread(func() error {
 		handle, err := netns.GetFromName(name)
 		if err != nil {
-			done <- fmt.Errorf("open namespace %s: %w", name, err)
-			return
+			return fmt.Errorf("open namespace %s: %w", name, err)
 		}
 		defer handle.Close()
 		if err := netns.Set(handle); err != nil {
-			done <- fmt.Errorf("enter namespace %s: %w", name, err)
+			return fmt.Errorf("enter namespace %s: %w", name, err)
+		}
+		return fn()
+	})
+}
+
+// onOwnThread runs fn on a thread that ends with it, since it is never unlocked.
+// The first thread of a process cannot end, and where it is, the process is said
+// to live: the end of the lab would end it, too.
+func onOwnThread(fn func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		if unix.Gettid() != os.Getpid() {
+			done <- fn()
 			return
 		}
-		done <- fn()
+		// While this goroutine holds the first thread, no other gets it.
+		done <- onOwnThread(fn)
+		runtime.UnlockOSThread()
 	}()
 	return <-done
 }
