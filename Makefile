@@ -78,7 +78,7 @@ test-host: ## the sensor deployed on a stock Debian 13 virtual machine; as root,
 	@$(REQUIRE) test lab host
 	$(MAKE) --no-print-directory dist services
 	packaging/lab/vm/build.sh $(OUT)/cache/vm
-	$(GO) test -count=1 -timeout 120m -v -run '^TestVM' ./packaging/lab/...
+	$(GO) test -count=1 -timeout 120m -v -run '^TestVM' ./packaging/lab/vm
 
 .PHONY: test-bare
 test-bare: ## demo and test of the last commit on a machine with only Debian's base system, git, make and Go; as root, slow

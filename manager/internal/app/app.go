@@ -141,7 +141,7 @@ func newManager(cfg Config, setup *setup, log *zap.Logger) (*manager, error) {
 	m.keeper = newKeeper(m.helper(), wantedNetwork(cfg, settings), log.Named("network"))
 	store, err := images.New(images.Config{
 		Transport: m.server.RegistryTransport(), Registry: m.server.Registry, Pause: cfg.PauseProgram,
-		Cache: filepath.Join(cfg.StateDir, "images"),
+		Cache: filepath.Join(cfg.StateDir, "images"), Flush: update.Flush,
 	}, engine, log.Named("images"))
 	if err != nil {
 		return nil, err

@@ -85,7 +85,7 @@ func (t *turns) newStandby(side update.Side, r *update.Record) (*standby, error)
 	s.server = hsapi.New(hsapi.Config{}, t.setup.settings())
 	store, err := images.New(images.Config{
 		Transport: s.server.RegistryTransport(), Registry: s.server.Registry, Pause: t.cfg.PauseProgram,
-		Cache: filepath.Join(t.cfg.StateDir, "images"),
+		Cache: filepath.Join(t.cfg.StateDir, "images"), Flush: update.Flush,
 	}, engine, s.log)
 	if err != nil {
 		return nil, err

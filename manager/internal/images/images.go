@@ -40,6 +40,8 @@ type Config struct {
 	Cache string
 	// Pause is the file of the pause program.
 	Pause string
+	// Flush waits until the disk has what the engine has written; it may be nil.
+	Flush func() error
 	Limits
 }
 

@@ -393,3 +393,23 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// TestEnsureFlushes: an image that is there is taken for whole, so its files have to
+// be on the disk.
+func TestEnsureFlushes(t *testing.T) {
+	reg, engine := newRegistry(t), newFakeEngine()
+	reg.push(t, "cowrie:1", testImage(t, empty.Image, randomLayer(t)))
+	flushed := 0
+	images := newImages(t, Config{Transport: reg.Client().Transport, Registry: reg.host, Flush: func() error {
+		flushed = len(engine.loads)
+		return nil
+	}}, engine)
+	for range 2 {
+		if _, _, err := images.Ensure(t.Context(), "cowrie:1", nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if flushed != 1 {
+		t.Errorf("flushed after %d loads, want 1", flushed)
+	}
+}

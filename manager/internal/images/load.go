@@ -49,7 +49,11 @@ func (i *Images) load(ctx context.Context, img v1.Image, tags []string, bring fu
 	if err != nil {
 		return err
 	}
-	return i.verify(ctx, tags[0], config.RootFS.DiffIDs)
+	if err := i.verify(ctx, tags[0], config.RootFS.DiffIDs); err != nil || i.cfg.Flush == nil {
+		return err
+	}
+	// From here on it is taken for whole: a power cut must not empty its files.
+	return i.cfg.Flush()
 }
 
 // presentLayers returns how many layers, from the bottom, some image of the

@@ -78,6 +78,9 @@ type Agent struct {
 	log     *zap.Logger
 	wake    chan struct{}
 
+	// looked is set when the journal was read for the first time, interrupted when
+	// a load may have been under way then.
+	looked, interrupted bool
 	// failures counts errors in a row.
 	failures int
 	// attended is when the conductor was looked after.
@@ -219,6 +222,9 @@ func (a *Agent) once(ctx context.Context) (time.Duration, error) {
 	if err != nil {
 		a.log.Error("an unfinished update is forgotten", zap.Error(err))
 		return 0, a.journal.Forget()
+	}
+	if !a.looked {
+		a.looked, a.interrupted = true, r != nil && r.Phase == Verified
 	}
 	a.show(r)
 	switch {

@@ -399,6 +399,23 @@ func TestOfferThatIsWithdrawn(t *testing.T) {
 	}
 }
 
+// TestLoadThatWasInterrupted: the engine may have layers with empty files. Only a
+// manager that comes up then loads the image anew, and only once.
+func TestLoadThatWasInterrupted(t *testing.T) {
+	b := newBench(t)
+	for range 3 {
+		if _, err := b.agent.once(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.restart(b.agent.cfg)
+	b.drive()
+	load := "load honeysens/sensorx86:2.0 with 1 layers"
+	if diff := cmp.Diff([]string{load, "remove " + imageNew[len(imageNew)-1:], load, "spawn"}, b.host.did); diff != "" {
+		t.Errorf("the engine was told (-want +got):\n%s", diff)
+	}
+}
+
 func TestArchiveThatChangesOnTheDisk(t *testing.T) {
 	b := newBench(t)
 	for range 3 {

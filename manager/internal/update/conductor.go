@@ -16,6 +16,8 @@ type Engine interface {
 	Kill(ctx context.Context, id string) error
 	RemoveProject(ctx context.Context, project string, d Deployment) error
 	RemoveImage(ctx context.Context, id string) error
+	// Flush waits until the disk has what the engine has written.
+	Flush() error
 }
 
 // Programs are those that the conductor starts. Tools has them.
@@ -295,9 +297,19 @@ func (c *Conductor) try(ctx context.Context, r *Record) error {
 		return err
 	}
 	if report.Serving && report.Proof.Missing(r.Worked) == "" {
-		return c.enter(r, Committed, 0)
+		return c.stay(r)
 	}
 	return nil
+}
+
+// stay commits, once the disks have all that the new sensor has made: what the old
+// one had goes.
+func (c *Conductor) stay(r *Record) error {
+	c.step("flush")
+	if err := c.engine.Flush(); err != nil {
+		return err
+	}
+	return c.enter(r, Committed, 0)
 }
 
 // tryForeign judges a sensor that does not report: it stays when it has run for
@@ -306,7 +318,7 @@ func (c *Conductor) tryForeign(_ context.Context, r *Record) error {
 	if c.now().Sub(c.upFrom) < min(steady, r.Limits.Trial/2) {
 		return nil
 	}
-	return c.enter(r, Committed, 0)
+	return c.stay(r)
 }
 
 // released sees to it that a sensor has let go of spool and network: by itself,

@@ -15,6 +15,8 @@
 //   - The journal in the state directory, which outlives all containers, says
 //     what is done and whose turn it is. It is replaced atomically, before the
 //     first effect of what it says.
+//   - What the engine has made is on its disk before the journal says that it is
+//     there: a power cut empties the files of an image that was just loaded.
 //   - It has one writer at a time: the serving manager up to loaded, the
 //     conductor up to the end, then the serving manager again.
 //   - Each step can be repeated: whoever comes up goes on from the journal.

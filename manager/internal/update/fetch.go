@@ -178,7 +178,7 @@ func (a *Agent) load(ctx context.Context, r *Record) error {
 		}
 		return err
 	}
-	image, err := a.loadImage(ctx, r)
+	image, err := a.loadWhole(ctx, r)
 	if err != nil {
 		var no refusal
 		if errors.As(err, &no) {
@@ -198,6 +198,24 @@ func (a *Agent) load(ctx context.Context, r *Record) error {
 		return err
 	}
 	return a.parts.Host.Spawn(ctx, r)
+}
+
+// loadWhole loads the image. Where a power cut may have ended a load before, the
+// engine has layers that it takes for whole, with files that are empty. They go
+// with the image, and it is loaded anew.
+func (a *Agent) loadWhole(ctx context.Context, r *Record) (string, error) {
+	image, err := a.loadImage(ctx, r)
+	if err != nil || !a.interrupted {
+		return image, err
+	}
+	a.log.Info("the image is loaded anew: the load was interrupted", zap.String("revision", r.Offer.Revision))
+	if err := a.parts.Host.RemoveImage(ctx, image); err != nil {
+		return "", err
+	}
+	if image, err = a.loadImage(ctx, r); err == nil {
+		a.interrupted = false
+	}
+	return image, err
 }
 
 func (a *Agent) loadImage(ctx context.Context, r *Record) (string, error) {

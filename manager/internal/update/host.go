@@ -154,8 +154,15 @@ func (h *Host) Load(ctx context.Context, name string, layers []string, archive i
 	if !slices.Equal(found.RootFS.Layers, layers) {
 		return "", errors.New("the host's engine has made other layers of the image")
 	}
+	// Only now: a power cut must not leave an image whose files are empty.
+	if err := h.Flush(); err != nil {
+		return "", fmt.Errorf("load into the host's engine: %w", err)
+	}
 	return found.ID, nil
 }
+
+// Flush waits until the disk has what the engine has written.
+func (h *Host) Flush() error { return Flush() }
 
 // readLoadAnswer finds the error in the JSON stream that the engine answers with:
 // its status is 200 in any case.

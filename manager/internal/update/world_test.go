@@ -54,6 +54,8 @@ type world struct {
 	seen    []string
 	removed map[string]bool
 	runs    int
+	// flushed is set when the disks have what the engine wrote.
+	flushed bool
 }
 
 // killed ends the conductor in the middle.
@@ -392,6 +394,11 @@ func (e *fakeEngine) RemoveImage(_ context.Context, id string) error {
 	return e.err()
 }
 
+func (e *fakeEngine) Flush() error {
+	e.w.flushed = true
+	return e.err()
+}
+
 func (w *world) Up(_ context.Context, _ Deployment, project, _ string, _ bool) error {
 	if err := w.engine.err(); err != nil {
 		return err
@@ -424,6 +431,9 @@ func (w *world) expect(phase Phase) {
 	stays, goes, image, project := Old, New, "x86:a", "=hs\n"
 	if r.Phase == Committed {
 		stays, goes, image, project = New, Old, "x86:b", "=hs-222222\n"
+		if !w.flushed {
+			w.t.Error("the old sensor is gone before the new one is on the disk")
+		}
 	}
 	if s := w.sensors[stays]; !s.serving || !s.network || !s.running {
 		w.t.Errorf("the %s sensor does not serve: %+v", stays, s)

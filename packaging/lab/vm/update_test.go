@@ -19,6 +19,22 @@ import (
 // to another.
 const updateWithin = 20 * time.Minute
 
+// cut is a moment at which the power goes: a phase of the update, and what else has
+// to be so on the machine.
+type cut struct{ phase, and string }
+
+// cuts are in the order of the phases. In the second one the engine has just said
+// that it has the image: what it does not have on the disk then is lost.
+func cuts() []cut {
+	return []cut{
+		{"offered", "true"},
+		{"verified", "grep -q lab-b /var/lib/docker/image/overlay2/repositories.json"},
+		{"started", "true"},
+		{"trial", "true"},
+		{"committed", "true"},
+	}
+}
+
 // TestVMUpdate cuts the power at five moments of an update. It ends all the same,
 // and one sensor serves, alone.
 func TestVMUpdate(t *testing.T) {
@@ -38,11 +54,15 @@ func TestVMUpdate(t *testing.T) {
 	labtest.Must(t, s.Server.WantFirmware(t.Context(), s.Sensor.ID, firmware))
 	_, err := machine.Run(t.Context(), "cd /opt/sensor && HOST_PWD=$(pwd) docker compose exec -T sensor manager poll")
 	labtest.Must(t, err)
-	for _, phase := range []string{"offered", "verified", "started", "trial", "committed"} {
-		reached := reaches(t, machine, phase)
-		t.Log(time.Now().Format(time.TimeOnly), "cutting the power in the phase", reached)
+	for _, c := range cuts() {
+		reached := reaches(t, machine, c)
 		labtest.Must(t, machine.PowerCut())
+		t.Logf("%s the power is cut: want %s, met %s", time.Now().Format(time.TimeOnly), c.phase, reached)
+		if reached != c.phase {
+			t.Errorf("the update was %q when the power was cut, want %q", reached, c.phase)
+		}
 		labtest.Must(t, machine.Boot(t.Context()))
+		t.Log(time.Now().Format(time.TimeOnly), "the machine is up again")
 	}
 	serves := settles(t, s, machine)
 	ready(t, s, machine.Booted())
@@ -77,26 +97,23 @@ func offer(t *testing.T, s *scenario.Scenario, revision string) int {
 // journalFile is the journal of the update on the machine.
 const journalFile = "/opt/sensor/state/update/journal.json"
 
-// reaches waits until the update is in a phase or one after it, or has ended, and
-// returns which. The machine looks itself: a connection takes it seconds.
-func reaches(t *testing.T, machine *VM, phase string) string {
+// reaches waits until the moment of a cut, or until it has passed, and returns the
+// phase that is reached, "" after the update. The machine looks itself: a connection
+// takes it seconds.
+func reaches(t *testing.T, machine *VM, c cut) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), updateWithin)
 	defer cancel()
-	order := []string{"offered", "downloaded", "verified", "loaded", "started", "trial", "committed", "rolled back"}
-	later := ""
-	for n, name := range order {
-		if name == phase {
-			later = strings.Join(order[n:], "|")
-		}
-	}
+	_, later, _ := strings.Cut("|offered|downloaded|verified|loaded|started|trial|committed|rolled back|", "|"+c.phase+"|")
 	ended := "test ! -e " + journalFile
-	if phase == order[0] {
+	if c.phase == "offered" {
 		ended = "false"
 	}
-	out, err := machine.Run(ctx, fmt.Sprintf(`until grep -E -o '"phase": "(%s)"' %s 2>/dev/null || %s; do sleep 0.05; done`, later, journalFile, ended))
+	out, err := machine.Run(ctx, fmt.Sprintf(`is() { grep -E -q "\"phase\": \"($1)\"" %[1]s 2>/dev/null; }
+until { is %[2]s && %[3]s; } || is '%[4]s' || %[5]s; do sleep 0.05; done
+sed -n 's/^ *"phase": "\(.*\)".*/\1/p' %[1]s 2>/dev/null || true`, journalFile, c.phase, c.and, strings.Trim(later, "|"), ended))
 	if err != nil {
-		t.Fatalf("the update does not come to %q: %v", phase, err)
+		t.Fatalf("the update does not come to %q: %v", c.phase, err)
 	}
 	return strings.TrimSpace(out)
 }

@@ -22,6 +22,10 @@ const (
 	AddressV6 = "2001:db8::40"
 )
 
+// bootWithin is how long the machine may take to be reached when the one that
+// emulates it is busy.
+const bootWithin = 10 * time.Minute
+
 // VM is one virtual machine and its disk, which outlives it.
 type VM struct {
 	dir       string
@@ -72,7 +76,7 @@ func (v *VM) Boot(ctx context.Context) error {
 	v.booted = time.Now()
 	v.ended = make(chan error, 1)
 	go func() { v.ended <- v.cmd.Wait() }()
-	return v.Wait(ctx, "true", 5*time.Minute)
+	return v.Wait(ctx, "true", bootWithin)
 }
 
 // Booted is when the machine was last switched on.
