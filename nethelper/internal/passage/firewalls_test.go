@@ -39,6 +39,7 @@ type firewall struct {
 	start func(*room) []cell
 	needs []string
 	// kind is how it is reported, forward and input are the ways that it closes.
+	// One that closes none is not reported.
 	kind           string
 	forward, input bool
 }
@@ -46,27 +47,35 @@ type firewall struct {
 func firewalls() map[string]firewall {
 	return map[string]firewall{
 		"Docker on iptables-nft": {
-			start: func(r *room) []cell { return startDocker(r, "nft") }, kind: kindIptables, forward: true, needs: []string{"dockerd", "iptables-nft"},
+			start: func(r *room) []cell { return startDockerIptables(r, "nft") }, kind: kindIptables, forward: true, needs: []string{"dockerd", "iptables-nft"},
 		},
 		"Docker on iptables-legacy": {
-			start: func(r *room) []cell { return startDocker(r, "legacy") }, kind: kindLegacy, forward: true, needs: []string{"dockerd", "iptables-legacy"},
+			start: func(r *room) []cell { return startDockerIptables(r, "legacy") }, kind: kindLegacy, forward: true, needs: []string{"dockerd", "iptables-legacy"},
 		},
-		"ufw":           {start: startUFW, kind: kindIptables, forward: true, input: true, needs: []string{"ufw"}},
-		"firewalld":     {start: startFirewalld, kind: kindNftables, input: true, needs: []string{"firewalld", "dbus-daemon"}},
-		"nftables.conf": {start: startNftables, kind: kindNftables, forward: true, input: true},
+		"Docker on nftables": {start: startDockerNftables, needs: []string{"dockerd"}},
+		"ufw":                {start: startUFW, kind: kindIptables, forward: true, input: true, needs: []string{"ufw"}},
+		"firewalld":          {start: startFirewalld, kind: kindNftables, input: true, needs: []string{"firewalld", "dbus-daemon"}},
+		"nftables.conf":      {start: startNftables, kind: kindNftables, forward: true, input: true},
 	}
 }
 
-func startDocker(r *room, kind string) []cell {
-	r.iptables("/usr/sbin/xtables-" + kind + "-multi")
+// runDocker starts Docker with a bridge of its own.
+func runDocker(r *room, options ...string) (*exec.Cmd, func()) {
 	socket := filepath.Join(r.dir, "docker.sock")
-	run := func() (*exec.Cmd, func()) {
-		return r.daemon(func() error { return answers(socket) }, "dockerd", "--data-root", filepath.Join(r.dir, "data"), "--exec-root", filepath.Join(r.dir, "exec"),
-			"--pidfile", filepath.Join(r.dir, "docker.pid"), "-H", "unix://"+socket,
-			"--experimental", "--ip6tables", "--ipv6", "--fixed-cidr-v6", "fd99::/64")
-	}
+	return r.daemon(func() error { return answers(socket) }, "dockerd", append([]string{
+		"--data-root", filepath.Join(r.dir, "data"), "--exec-root", filepath.Join(r.dir, "exec"),
+		"--pidfile", filepath.Join(r.dir, "docker.pid"), "-H", "unix://" + socket,
+		"--experimental", "--ip6tables", "--ipv6", "--fixed-cidr-v6", "fd99::/64",
+	}, options...)...)
+}
+
+func startDockerIptables(r *room, kind string) []cell {
+	r.iptables("/usr/sbin/xtables-" + kind + "-multi")
 	// It closes the way only when it is who switches forwarding on.
-	r.run("sysctl", "-qw", "net.ipv4.ip_forward=0")
+	run := func() (*exec.Cmd, func()) {
+		r.run("sysctl", "-qw", "net.ipv4.ip_forward=0")
+		return runDocker(r)
+	}
 	cmd, stop := run()
 	// This release closes that of IPv4 only, later ones both.
 	r.run("ip6tables", "-P", "FORWARD", "DROP")
@@ -75,6 +84,24 @@ func startDocker(r *room, kind string) []cell {
 		{"flush", func() { r.run("iptables", "-F"); r.run("ip6tables", "-F") }, true},
 		{"nft flush ruleset", func() { r.run("nft", "flush", "ruleset") }, false},
 		{"restart", func() { stop(); _, _ = run() }, false},
+	}
+}
+
+// startDockerNftables starts one whose drops are for its own bridges: where it has
+// nftables it leaves what is forwarded besides to others.
+func startDockerNftables(r *room) []cell {
+	if help, err := exec.Command("dockerd", "--help").Output(); err != nil || !strings.Contains(string(help), "--firewall-backend") {
+		r.t.Skip("this Docker has no firewall for nftables, as those from 29 on have")
+	}
+	cmd, stop := runDocker(r, "--firewall-backend=nftables")
+	if rules := r.host.Run("nft", "list", "table", "ip", "docker-bridges"); !strings.Contains(rules, "UNPUBLISHED PORT DROP") {
+		r.t.Errorf("Docker does not filter:\n%s", rules)
+	}
+	return []cell{
+		{"reload", func() { _ = cmd.Process.Signal(syscall.SIGHUP) }, false},
+		{"flush", func() { r.run("nft", "flush", "table", "ip", "docker-bridges") }, false},
+		{"nft flush ruleset", func() { r.run("nft", "flush", "ruleset") }, false},
+		{"restart", func() { stop(); _, _ = runDocker(r, "--firewall-backend=nftables") }, false},
 	}
 }
 
@@ -182,7 +209,11 @@ func survive(t *testing.T, fw firewall) map[string]time.Duration {
 	stop()
 	before := l.withoutPassage(t)
 	l.check(t, "with the firewall only", !fw.forward, !fw.input, false)
-	for _, found := range l.ensure(t, helperapi.EgressDeny) {
+	firewalls := l.ensure(t, helperapi.EgressDeny)
+	if fw.kind == "" && len(firewalls) > 0 {
+		t.Errorf("found %+v, where nothing is closed", firewalls)
+	}
+	for _, found := range firewalls {
 		if found.Kind != fw.kind || found.Problem != "" || !fw.forward && strings.Contains(strings.ToLower(found.Passage), "dnat") {
 			t.Errorf("found %+v", found)
 		}
@@ -210,7 +241,7 @@ func survive(t *testing.T, fw firewall) map[string]time.Duration {
 	}
 	l.check(t, "at the end", true, true, false)
 	stop()
-	l.cleanUp(t)
+	l.cleanUp(t, fw)
 	return took
 }
 
@@ -304,11 +335,11 @@ func (l *lab) everything(t *testing.T) string {
 
 // cleanUp removes the rules as another container does, and wants nothing else
 // to be gone.
-func (l *lab) cleanUp(t *testing.T) {
+func (l *lab) cleanUp(t *testing.T, fw firewall) {
 	t.Helper()
 	want := ourLine.ReplaceAllString(l.everything(t), "")
 	removed, err := Cleanup(t.Context(), nft.Config{NetNS: l.host.Fd()}, func(table string) bool { return table == name })
-	if err != nil || len(removed) == 0 {
+	if err != nil || (len(removed) > 0) != (fw.forward || fw.input) {
 		t.Errorf("cleanup removed %q: %v", removed, err)
 	}
 	if diff := cmp.Diff(want, l.everything(t)); diff != "" {
