@@ -24,6 +24,14 @@ func redirectCommand() *cli.Command {
 	}
 }
 
+// redirectText is what printRedirect prints around the rules.
+const redirectText = `# With iptables:
+%s
+# Or with nft, as input of "nft -f -", and for Docker either the last one of the
+# commands above, or where Docker uses nftables itself, in its daemon.json:
+#   "bridge-accept-fwmark": "%s"
+%s`
+
 func printRedirect(c *cli.Context) error {
 	address, err := app.AddressOf(c.String("iface"))
 	if err != nil {
@@ -36,7 +44,7 @@ func printRedirect(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(c.App.Writer, "# With iptables:\n%s\n# Or with nft, as input of `nft -f -`, and the last one of the commands above:\n%s", redirect.IPTables(cfg), redirect.NFTables(cfg))
+	_, err = fmt.Fprintf(c.App.Writer, redirectText, redirect.IPTables(cfg), redirect.AcceptMark, redirect.NFTables(cfg))
 	return err
 }
 

@@ -49,9 +49,15 @@ const dhcpClient = 68
 
 func (cfg Config) udp() []uint16 { return append([]uint16{dhcpClient}, cfg.Keep...) }
 
+// AcceptMark is the bit of the packet mark that NFTables sets, as Docker wants it:
+// value and mask.
+const AcceptMark = "0x10000000/0x10000000"
+
 // NFTables returns a table for hosts that use nft, for `nft -f -`. It cannot
-// accept on behalf of Docker, whose chain DOCKER-USER needs the last line of
-// IPTables.
+// accept on behalf of Docker: a packet that one table accepts the next one may
+// drop. Where Docker has iptables, its chain DOCKER-USER needs the last line of
+// IPTables. Where it has nftables, its option bridge-accept-fwmark lets pass what
+// has AcceptMark; the mark comes just before Docker's own chain.
 func NFTables(cfg Config) string {
 	tcp := "tcp flags & (fin|syn|rst|ack) == syn"
 	if len(cfg.Keep) > 0 {
@@ -63,8 +69,12 @@ func NFTables(cfg Config) string {
 		iifname %[1]q fib daddr type local %[2]s dnat to %[4]s
 		iifname %[1]q fib daddr type local udp dport != { %[3]s } dnat to %[4]s
 	}
+	chain forward {
+		type filter hook forward priority filter - 1; policy accept;
+		iifname %[1]q ip daddr %[4]s ct status dnat meta mark set meta mark or %[5]s
+	}
 }
-`, cfg.Interface, tcp, list(cfg.udp(), ", "), cfg.Sensor)
+`, cfg.Interface, tcp, list(cfg.udp(), ", "), cfg.Sensor, strings.Split(AcceptMark, "/")[0])
 }
 
 func list(numbers []uint16, separator string) string {

@@ -104,15 +104,17 @@ func down(t *testing.T, s *scenario.Scenario, before picture) {
 const redirectTable = "honeysens-redirect"
 
 // lead enters the rules that the sensor prints, those for nft and the one that
-// Docker needs, and returns what removes them.
+// Docker needs, and returns what removes them. Where Docker has no iptables its
+// option for that was set before.
 func lead(t *testing.T, s *scenario.Scenario) (unlead func()) {
 	t.Helper()
 	rules, err := s.Exec(t.Context(), "manager", "redirect-rules", "--host-iface", host.Interface)
 	labtest.Must(t, err)
-	commands, table, found := strings.Cut(rules, "# Or with nft, as input of `nft -f -`, and the last one of the commands above:\n")
+	commands, _, found := strings.Cut(rules, "# Or with nft, as input of \"nft -f -\"")
+	_, table, foundOption := strings.Cut(rules, "#   \"bridge-accept-fwmark\": \""+host.AcceptMark+"\"\n")
 	lines := strings.Split(strings.TrimSpace(commands), "\n")
 	accept := strings.Fields(lines[len(lines)-1])
-	if !found || accept[0] != "iptables" {
+	if !found || !foundOption || accept[0] != "iptables" {
 		t.Fatalf("rules for bridge networking: %s", rules)
 	}
 	passDocker(t, s, "-I", accept)
@@ -129,9 +131,12 @@ func lead(t *testing.T, s *scenario.Scenario) (unlead func()) {
 	}
 }
 
-// passDocker enters or removes the rule for Docker's own chain.
+// passDocker enters or removes the rule for Docker's own chain, if it has that.
 func passDocker(t *testing.T, s *scenario.Scenario, action string, rule []string) {
 	t.Helper()
+	if s.Lab.Nftables() {
+		return
+	}
 	args := append([]string{action}, rule[2:]...)
 	if out, err := s.Lab.Command(t.Context(), host.Sensor, "iptables-nft", args...).CombinedOutput(); err != nil {
 		t.Errorf("iptables %v: %v: %s", args, err, out)

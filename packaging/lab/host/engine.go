@@ -29,6 +29,8 @@ type EngineConfig struct {
 	Runtime string
 	// CgroupParent is the control group of its containers.
 	CgroupParent string
+	// Nftables has it write rules for nftables, and let pass what has AcceptMark.
+	Nftables bool
 	// EndWithParent ends the engine with the thread that starts it.
 	EndWithParent bool
 }
@@ -39,6 +41,9 @@ type Engine struct {
 	done chan struct{}
 	cmd  *exec.Cmd
 }
+
+// AcceptMark is what the operator of an engine with nftables sets, as the guide says.
+const AcceptMark = "0x10000000/0x10000000"
 
 // The longest path of a unix socket (unix(7)), and how long an engine may take
 // until it answers: under emulation it takes most of it.
@@ -106,6 +111,9 @@ func (e *Engine) arguments() []string {
 	}
 	if e.cfg.Namespace == "" {
 		dockerd = append(dockerd, "--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false")
+	}
+	if e.cfg.Nftables {
+		dockerd = append(dockerd, "--firewall-backend=nftables", "--bridge-accept-fwmark="+AcceptMark)
 	}
 	args := append(enter, unshare...)
 	args = append(args, "sh", "-c", script, "dockerd")

@@ -23,6 +23,9 @@ type Config struct {
 	Runtime string
 	// Compose is Docker Compose as a plug-in of the docker command.
 	Compose string
+	// Nftables has the engine of the sensor host write rules for nftables instead
+	// of iptables, which Docker can from 29 on.
+	Nftables bool
 }
 
 // Lab is a network of hosts on this machine.
@@ -54,6 +57,9 @@ func New(cfg Config) (*Lab, error) {
 	}
 	return &Lab{cfg: cfg}, nil
 }
+
+// Nftables tells whether the sensor host's engine writes rules for nftables.
+func (l *Lab) Nftables() bool { return l.cfg.Nftables }
 
 // Dir returns the absolute path of the lab's directory.
 func (l *Lab) Dir() string { return l.cfg.Dir }
@@ -88,6 +94,12 @@ func (l *Lab) up(ctx context.Context) error {
 	if err := l.makeNetwork(ctx); err != nil {
 		return err
 	}
+	if l.cfg.Nftables {
+		// Here the engine leaves that to the operator, and insists on it.
+		if err := output(l.Command(ctx, Sensor, "sysctl", "-qw", "net.ipv4.ip_forward=1")); err != nil {
+			return fmt.Errorf("switch forwarding on: %w", err)
+		}
+	}
 	return l.startEngine(ctx)
 }
 
@@ -97,6 +109,7 @@ func (l *Lab) startEngine(ctx context.Context) (err error) {
 		Namespace:    l.namespacePath(Sensor),
 		Runtime:      l.cfg.Runtime,
 		CgroupParent: l.cgroup(),
+		Nftables:     l.cfg.Nftables,
 	})
 	return err
 }

@@ -37,7 +37,8 @@ func Root(t *testing.T) string {
 }
 
 // New returns a scenario in a lab that is not up, and removes the lab after the
-// test. The prefix names the lab.
+// test. The prefix names the lab. LAB_FIREWALL=nftables in the environment has its
+// engine use nftables.
 func New(t *testing.T, prefix string) *scenario.Scenario {
 	t.Helper()
 	nettest.Need(t, "ip", "nft", "dockerd", "docker", "docker-registry", "nmap")
@@ -45,6 +46,7 @@ func New(t *testing.T, prefix string) *scenario.Scenario {
 	lab, err := host.New(host.Config{
 		Prefix: prefix, Dir: filepath.Join(out, prefix),
 		Runtime: filepath.Join(out, "bin", "runcshim"), Compose: filepath.Join(out, "bin", "docker-compose"),
+		Nftables: os.Getenv("LAB_FIREWALL") == "nftables",
 	})
 	if err != nil {
 		t.Fatal(err)
