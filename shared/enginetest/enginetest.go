@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"sync"
@@ -19,6 +20,11 @@ import (
 
 	"honeysens.org/dockersensor/shared/nettest"
 )
+
+// layers has the engine keep images by layers, as the one inside the sensor does.
+// Fresh ones from 29 on leave that to containerd otherwise, where the sensor's
+// runtime cannot bound what is written.
+const layers = `{"features": {"containerd-snapshotter": false}}`
 
 // startTimeout is generous: the machine may be busy with other tests.
 const startTimeout = 60 * time.Second
@@ -52,7 +58,10 @@ func Start(t testing.TB, args ...string) *Engine {
 		Host: nettest.NewHost(t, "engine"),
 	}
 	t.Cleanup(e.Stop)
-	var err error
+	err := os.WriteFile(e.config(), []byte(layers), 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
 	e.Client, err = client.NewClientWithOpts(client.WithHost("unix://"+e.Socket), client.WithAPIVersionNegotiation())
 	if err != nil {
 		t.Fatal(err)
@@ -66,7 +75,7 @@ func Start(t testing.TB, args ...string) *Engine {
 func (e *Engine) Run() {
 	e.t.Helper()
 	args := append([]string{
-		"--data-root", e.Data, "--exec-root", filepath.Join(e.dir, "exec"),
+		"--config-file", e.config(), "--data-root", e.Data, "--exec-root", filepath.Join(e.dir, "exec"),
 		"--pidfile", filepath.Join(e.dir, "docker.pid"), "-H", "unix://" + e.Socket,
 		"--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false",
 	}, e.args...)
@@ -106,6 +115,8 @@ func (e *Engine) Run() {
 		e.t.Fatalf("dockerd: %v\n%s", err, &log)
 	}
 }
+
+func (e *Engine) config() string { return filepath.Join(e.dir, "daemon.json") }
 
 // Stop stops the engine and all its containers, and waits for it.
 func (e *Engine) Stop() {
