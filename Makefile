@@ -54,6 +54,7 @@ test: ## everything but the virtual machine: formatting, linters, unit, netns an
 
 .PHONY: test-unit
 test-unit: ## unit tests with the race detector; no root needed
+	@$(REQUIRE) unit
 	$(GO) test -race -skip '$(SLOW)' ./...
 
 .PHONY: test-netns

@@ -2,7 +2,7 @@
 # Sees to the programs that tests and lab need: installs what is missing on
 # Debian and Ubuntu as root and says so, elsewhere says what to install.
 #
-# Usage: require.sh GROUP...    with GROUP of: test lab host
+# Usage: require.sh GROUP...    with GROUP of: unit test lab host
 set -euo pipefail
 
 # The client is a package of its own from Debian 13 on.
@@ -11,6 +11,7 @@ if grep -qx 'ID=debian' /etc/os-release 2>/dev/null && ! grep -qE '^VERSION_ID="
 
 # command:package, as Debian names them; for a library its path instead of a command.
 compiler="gcc:gcc /usr/include/stdio.h:libc6-dev /etc/ssl/certs/ca-certificates.crt:ca-certificates"
+unit_needs=$compiler
 test_needs="$compiler ip:iproute2 nft:nftables iptables-nft:iptables conntrack:conntrack ping:iputils-ping python3:python3 tcpdump:tcpdump sysctl:procps
   /usr/lib/python3/dist-packages/zmq:python3-zmq dnsmasq:dnsmasq-base hostapd:hostapd wpa_supplicant:wpasupplicant openssl:openssl
   iptables-legacy:iptables ufw:ufw firewall-cmd:firewalld dbus-daemon:dbus dockerd:docker.io strace:strace squid:squid chromium:chromium kubectl:kubernetes-client"
