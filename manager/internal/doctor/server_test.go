@@ -104,7 +104,11 @@ func TestServerIsAskedWithoutTraces(t *testing.T) {
 }
 
 func TestServerThatIsSilent(t *testing.T) {
-	settings := serveTLS(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+	settings := serveTLS(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		<-r.Context().Done()
+		// Whoever returns here answers, and the client may still be reading.
+		panic(http.ErrAbortHandler)
+	}))
 	d := alone(Config{Patience: 50 * time.Millisecond})
 	d.settings = &settings
 	d.examineServer(t.Context())
