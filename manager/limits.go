@@ -25,6 +25,7 @@ func limitFlags() []cli.Flag {
 		limitFlag("service-pids", "SERVICE_PIDS", "`NUMBER` of processes and threads for each honeypot", defaults.PIDs),
 		limitFlag("service-cpu-weight", "SERVICE_CPU_WEIGHT", "`WEIGHT` of each honeypot when the processors are busy; the sensor has 1024", defaults.CPUWeight),
 		limitFlag("service-disk", "SERVICE_DISK", "`MB` that each honeypot may write to its file system", defaults.Disk/mega),
+		limitFlag("service-write-rate", "SERVICE_WRITE_RATE", "`MB` a second that each honeypot may write to the disk", defaults.WriteRate/mega),
 		limitFlag("service-log-rate", "SERVICE_LOG_RATE", "`LINES` a second that each honeypot may print", int64(defaults.LogRate)),
 		limitFlag("service-event-rate", "SERVICE_EVENT_RATE", "`EVENTS` a second that each honeypot may report in the long run", int64(defaults.EventRate)),
 	}
@@ -36,7 +37,7 @@ func limitFlag(name, env, usage string, value int64) cli.Flag {
 
 func serviceLimits(c *cli.Context) (services.Limits, error) {
 	values := map[string]int64{}
-	for _, name := range []string{"service-memory", "service-pids", "service-cpu-weight", "service-disk", "service-log-rate", "service-event-rate"} {
+	for _, name := range []string{"service-memory", "service-pids", "service-cpu-weight", "service-disk", "service-write-rate", "service-log-rate", "service-event-rate"} {
 		text := c.String(name)
 		if text == "" {
 			continue
@@ -49,7 +50,7 @@ func serviceLimits(c *cli.Context) (services.Limits, error) {
 	}
 	limits := services.Limits{
 		Memory: values["service-memory"] * mega, PIDs: values["service-pids"], CPUWeight: values["service-cpu-weight"],
-		Disk: values["service-disk"] * mega, LogRate: int(values["service-log-rate"]), EventRate: int(values["service-event-rate"]),
+		Disk: values["service-disk"] * mega, WriteRate: values["service-write-rate"] * mega, LogRate: int(values["service-log-rate"]), EventRate: int(values["service-event-rate"]),
 	}
 	return limits, limits.Validate()
 }

@@ -17,7 +17,7 @@ func TestServiceLimits(t *testing.T) {
 		"none":       {nil, services.Limits{}, true},
 		"empty":      {[]string{"--service-memory", ""}, services.Limits{}, true},
 		"some":       {[]string{"--service-memory", "64", "--service-pids", "50", "--service-disk", "10"}, services.Limits{Memory: 64 << 20, PIDs: 50, Disk: 10 << 20}, true},
-		"others":     {[]string{"--service-cpu-weight", "100", "--service-log-rate", "7", "--service-event-rate", "8"}, services.Limits{CPUWeight: 100, LogRate: 7, EventRate: 8}, true},
+		"others":     {[]string{"--service-cpu-weight", "100", "--service-log-rate", "7", "--service-write-rate", "2", "--service-event-rate", "8"}, services.Limits{CPUWeight: 100, WriteRate: 2 << 20, LogRate: 7, EventRate: 8}, true},
 		"no number":  {[]string{"--service-memory", "64m"}, services.Limits{}, false},
 		"too little": {[]string{"--service-memory", "1"}, services.Limits{}, false},
 		"negative":   {[]string{"--service-pids", "-1"}, services.Limits{}, false},

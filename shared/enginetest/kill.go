@@ -4,12 +4,11 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
-
-	"github.com/docker/docker/api/types/container"
 )
 
 // KillDaemons ends the engine and its containerd, as the kernel does when memory
@@ -34,21 +33,34 @@ func (e *Engine) KillDaemons() {
 	}
 }
 
-// KillShims ends the shims of the engine that is no more: a killed one leaves some
-// that its successor does not know.
+// KillShims ends the shims of the engine that is no more, and what is left of its
+// containers: a killed one leaves some that its successor does not know.
 func (e *Engine) KillShims() {
 	e.t.Helper()
-	shims, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	address := filepath.Join(e.dir, "exec/containerd/containerd.sock")
+	e.killAll("cmdline", func(line string) bool { return strings.Contains(line, address) })
+	containers, err := os.ReadDir(filepath.Join(e.Data, "containers"))
 	if err != nil {
 		e.t.Fatal(err)
 	}
-	address := filepath.Join(e.dir, "exec/containerd/containerd.sock")
-	for _, file := range shims {
-		text, err := os.ReadFile(file)
-		if err != nil || !strings.Contains(string(text), address) {
+	e.killAll("cgroup", func(groups string) bool {
+		return slices.ContainsFunc(containers, func(c os.DirEntry) bool { return strings.Contains(groups, "/"+c.Name()+"\n") })
+	})
+}
+
+// killAll ends the processes of which a file below /proc says that they are meant.
+func (e *Engine) killAll(file string, meant func(string) bool) {
+	e.t.Helper()
+	found, err := filepath.Glob(filepath.Join("/proc/[0-9]*", file))
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	for _, path := range found {
+		text, err := os.ReadFile(path)
+		if err != nil || !meant(string(text)) {
 			continue
 		}
-		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
 		if err != nil {
 			e.t.Fatal(err)
 		}
@@ -59,23 +71,8 @@ func (e *Engine) KillShims() {
 // KillAll ends everything that the engine has started, and the engine.
 func (e *Engine) KillAll() {
 	e.t.Helper()
-	list, err := e.Client.ContainerList(e.t.Context(), container.ListOptions{})
-	if err != nil {
-		e.t.Fatal(err)
-	}
-	var pids []int
-	for _, c := range list {
-		details, err := e.Client.ContainerInspect(e.t.Context(), c.ID)
-		if err != nil {
-			e.t.Fatal(err)
-		}
-		pids = append(pids, details.State.Pid)
-	}
 	e.KillDaemons()
 	e.KillShims()
-	for _, pid := range pids {
-		e.kill(pid)
-	}
 }
 
 // kill ends a process and waits for its end.

@@ -144,7 +144,7 @@ func programImage(t testing.TB, path string, args ...string) v1.Image {
 // begin starts services as a start of the manager does.
 func (b *bench) begin() {
 	b.t.Helper()
-	cfg := Config{Store: b.store, Interface: "eth0", CollectorPort: 5556, Limits: Limits{Memory: 64 << 20, PIDs: 50, Disk: 16 << 20}}
+	cfg := Config{Store: b.store, Interface: "eth0", CollectorPort: 5556, Limits: Limits{Memory: 64 << 20, PIDs: 50, Disk: 16 << 20, WriteRate: 2 << 20}}
 	b.services = New(cfg, NewDocker(b.Client, b.log), b.images, newWorld(), b.log)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})

@@ -34,6 +34,9 @@ type Usage struct {
 	// own pages, without caches, both in bytes.
 	Disk, Memory int64
 	PIDs         int64
+	// Written is what its file system has handed to the disk since it was mounted,
+	// in bytes; WriteRate is that of the last seconds, in bytes a second.
+	Written, WriteRate int64
 	// LogLines and LogBytes are what it printed since the time in question;
 	// counting ends at some limit.
 	LogLines, LogBytes int
@@ -44,6 +47,8 @@ func (l Limits) excess(u Usage, dialling int) string {
 	switch {
 	case u.Disk*100 >= l.Disk*nearly:
 		return fmt.Sprintf("it wrote %d MB to its file system, %d are allowed (SERVICE_DISK)", u.Disk>>20, l.Disk>>20)
+	case u.WriteRate > l.WriteRate:
+		return fmt.Sprintf("it wrote %d MB a second, %d are allowed (SERVICE_WRITE_RATE)", u.WriteRate>>20, l.WriteRate>>20)
 	case u.PIDs >= l.PIDs:
 		return fmt.Sprintf("it used all of its %d processes (SERVICE_PIDS)", l.PIDs)
 	case u.Memory*100 >= l.Memory*nearly:
@@ -107,6 +112,7 @@ func (s *Services) judgeAll(ctx context.Context) (honeypots int) {
 		// The passes tell of an engine that does not answer.
 		return 0
 	}
+	s.writes.forget(containers)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	slots := make(chan struct{}, together)
@@ -130,6 +136,7 @@ func (s *Services) judgeUse(ctx context.Context, c Container) {
 		s.log.Debug("use of a service is unknown", zap.String("service", c.Service), zap.Error(err))
 		return
 	}
+	usage.WriteRate = s.writes.rate(c.ID, usage.Written, time.Now())
 	dialling := 0
 	if found, err := s.sockets(c.PID); err == nil && c.Network != "host" {
 		dialling = found.dialling

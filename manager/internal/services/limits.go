@@ -18,6 +18,9 @@ type Limits struct {
 	// runtime makes one of that size, and when it is full the honeypot is ended.
 	// Default: 256 MiB.
 	Disk int64
+	// WriteRate bounds what it writes to the disk in the long run, in bytes a
+	// second. Default: 16 MiB.
+	WriteRate int64
 	// LogRate bounds the lines a second that it may print. Default: 200.
 	LogRate int
 	// EventRate is how many events a second it may report in the long run; beyond
@@ -40,6 +43,7 @@ func (l Limits) WithDefaults() Limits {
 	setDefault(&l.PIDs, 256)
 	setDefault(&l.CPUWeight, 256)
 	setDefault(&l.Disk, 256<<20)
+	setDefault(&l.WriteRate, 16<<20)
 	setDefault(&l.LogRate, 200)
 	setDefault(&l.EventRate, 200)
 	return l
@@ -61,7 +65,8 @@ func (l Limits) Validate() error {
 		value, want int64
 	}{
 		{"memory in bytes", l.Memory, minMemory}, {"processes", l.PIDs, minPIDs}, {"CPU weight", l.CPUWeight, minWeight},
-		{"disk space in bytes", l.Disk, minDisk}, {"log lines a second", int64(l.LogRate), 1},
+		{"disk space in bytes", l.Disk, minDisk}, {"bytes written a second", l.WriteRate, 1},
+		{"log lines a second", int64(l.LogRate), 1},
 		{"events a second", int64(l.EventRate), 1},
 	} {
 		if limit.value < limit.want {

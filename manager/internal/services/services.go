@@ -74,6 +74,8 @@ type Services struct {
 	gateways  []netip.Addr
 	// offences say what containers use too much of.
 	offences map[string]string
+	// writes are measured by the guard.
+	writes meters
 }
 
 // New returns services that nobody has named yet, or those of the last run.

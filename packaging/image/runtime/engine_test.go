@@ -3,6 +3,7 @@ package main
 import (
 	"archive/tar"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -249,9 +250,16 @@ func TestEngineFilesStay(t *testing.T) {
 
 	b.must(b.Client.ContainerKill(t.Context(), id, "KILL"))
 	b.eventually("its device is gone", func() bool { return b.devices() == "" })
-	b.must(os.Truncate(b.image(id), 0))
-	if out := says(); !strings.Contains(out, "no such file") {
-		t.Errorf("without its file system it says %q", out)
+	for name, damage := range map[string]func(string) error{
+		"empty":      func(path string) error { return os.Truncate(path, 0) },
+		"other bits": func(path string) error { return overwrite(path, 1024+0x38, []byte{0, 0}) },
+	} {
+		b.must(damage(b.image(id)))
+		if out := says(); !strings.Contains(out, "no such file") {
+			t.Errorf("%s: it says %q", name, out)
+		}
+		b.must(b.Client.ContainerKill(t.Context(), id, "KILL"))
+		b.eventually("its device is gone", func() bool { return b.devices() == "" })
 	}
 	b.remove(id)
 	b.eventually("its device is gone", func() bool { return b.devices() == "" })
@@ -262,6 +270,15 @@ func TestEngineFilesStay(t *testing.T) {
 	if len(left)+len(layers) > 0 {
 		t.Errorf("left behind: %v %v", left, layers)
 	}
+}
+
+func overwrite(path string, at int64, with []byte) error {
+	file, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = file.WriteAt(with, at)
+	return errors.Join(err, file.Close())
 }
 
 // TestEngineKilledWithHoneypots: when everything is killed that could have

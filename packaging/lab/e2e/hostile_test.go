@@ -40,7 +40,7 @@ type times struct{ answer, event time.Duration }
 func hostileHoneypots(t *testing.T, s *scenario.Scenario) {
 	file := archive.File{From: program(t, "honeysens.org/dockersensor/packaging/lab/mischief"), To: "/mischief"}
 	for kind, word := range map[string]string{
-		"fork": "SERVICE_PIDS", "memory": "SERVICE_MEMORY|no memory left", "disk": "SERVICE_DISK", "log": "SERVICE_LOG_RATE",
+		"fork": "SERVICE_PIDS", "memory": "SERVICE_MEMORY|no memory left", "disk": "SERVICE_DISK", "write": "SERVICE_WRITE_RATE", "log": "SERVICE_LOG_RATE",
 		"events": "SERVICE_EVENT_RATE", "dial": "tried to reach others",
 	} {
 		t.Run(kind, func(t *testing.T) {

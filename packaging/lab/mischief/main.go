@@ -2,7 +2,7 @@
 // It answers on port 2222, and then takes all that it can get of one thing, or
 // of nothing.
 //
-//	mischief fork|memory|disk|log|events|dial|nothing [GREETING]
+//	mischief fork|memory|disk|write|log|events|dial|nothing [GREETING]
 package main
 
 import (
@@ -27,7 +27,7 @@ const child = "fork-child"
 
 func main() {
 	if len(os.Args) < 2 || len(os.Args) > 3 {
-		fmt.Fprintln(os.Stderr, "usage: mischief fork|memory|disk|log|events|dial|nothing [GREETING]")
+		fmt.Fprintln(os.Stderr, "usage: mischief fork|memory|disk|write|log|events|dial|nothing [GREETING]")
 		os.Exit(2)
 	}
 	greeting := "mischief"
@@ -35,7 +35,7 @@ func main() {
 		greeting = os.Args[2]
 	}
 	kinds := map[string]func(){
-		"fork": fork, child: fork, "memory": memory, "disk": disk, "log": talk, "events": events, "dial": dial, "nothing": func() {},
+		"fork": fork, child: fork, "memory": memory, "disk": disk, "write": write, "log": talk, "events": events, "dial": dial, "nothing": func() {},
 	}
 	do, ok := kinds[os.Args[1]]
 	if !ok {
@@ -106,6 +106,19 @@ func disk() {
 			}
 		}
 		_ = file.Close()
+	}
+}
+
+// write writes one file again and again, and has the disk take it each time.
+func write() {
+	file, err := os.Create("/again")
+	if err != nil {
+		return
+	}
+	block := make([]byte, 1<<20)
+	for n := int64(0); ; n++ {
+		_, _ = file.WriteAt(block, n%100<<20)
+		_ = file.Sync()
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 func main() {
 	fmt.Printf("starting\nreports to %s:%s\n", os.Getenv("COLLECTOR_HOST"), os.Getenv("COLLECTOR_PORT"))
 	for _, arg := range os.Args[1:] {
-		if excess := (map[string]func(){"disk": disk, "fork": fork, "log": flood, "memory": memory})[arg]; excess != nil {
+		if excess := (map[string]func(){"disk": disk, "fork": fork, "log": flood, "memory": memory, "write": write})[arg]; excess != nil {
 			go excess()
 		}
 	}
@@ -28,6 +28,18 @@ func main() {
 func disk() {
 	for n := 0; ; n++ {
 		_ = os.WriteFile(fmt.Sprint("/filler", n), make([]byte, 1<<20), 0o600)
+	}
+}
+
+// write writes one file again and again.
+func write() {
+	file, err := os.Create("/again")
+	if err != nil {
+		return
+	}
+	for n := int64(0); ; n++ {
+		_, _ = file.WriteAt(make([]byte, 1<<20), n%8<<20)
+		_ = file.Sync()
 	}
 }
 
