@@ -119,6 +119,10 @@ func (w *world) add(c Container) {
 	w.number++
 	c.ID = fmt.Sprintf("%064x", w.number)
 	w.names[c.Name], w.containers[c.ID] = c.ID, &c
+	if c.Role == Sandbox {
+		// A sandbox as a killed sensor left it may be taken over.
+		w.specs[c.ID] = sandboxSpec(c.Service, "pause")
+	}
 }
 
 // TestConvergence wants every list of services to be reached from every start,
