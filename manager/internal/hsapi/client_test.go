@@ -281,10 +281,11 @@ func TestBadAnswers(t *testing.T) {
 }
 
 // hang waits for the client to go away. A server notices that only once it has
-// read the request.
+// read the request, and would answer by its return, which the client may still read.
 func hang(r *http.Request) {
 	_, _ = io.Copy(io.Discard, r.Body)
 	<-r.Context().Done()
+	panic(http.ErrAbortHandler)
 }
 
 // unpacked is a response that is written through a packer.
