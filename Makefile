@@ -81,6 +81,15 @@ test-host: ## the sensor deployed on a stock Debian 13 virtual machine; as root,
 	packaging/lab/vm/build.sh $(OUT)/cache/vm
 	$(GO) test -count=1 -timeout 120m -v -run '^TestVM' ./packaging/lab/vm
 
+.PHONY: test-engine-newest
+test-engine-newest: ## the sensor where the host's engine is the newest, with either of its firewalls: deployed, attacked, updated; as root, half an hour
+	@$(REQUIRE) test lab
+	$(MAKE) --no-print-directory dist services newest-engine
+	$(WITH_NEWEST) $(GO) test -count=1 -v -run '^TestNetnsFirewalls$$' ./nethelper/internal/passage
+	$(WITH_NEWEST) $(GO) test -count=1 -timeout 60m -v -run '^TestEngineLab|^TestE2E(|Guide|Profiles|Update)$$' -p 1 ./packaging/lab/host ./packaging/lab/e2e
+	$(WITH_NEWEST) LAB_FIREWALL=nftables $(GO) test -count=1 -timeout 60m -v -run '^TestE2E(|Profiles)$$' ./packaging/lab/e2e
+	$(WITH_NEWEST) $(GO) test -count=1 -timeout 30m -p 1 -run '^TestEngine' ./shared/enginetest ./manager/internal/images ./manager/internal/services ./packaging/image/runtime
+
 .PHONY: test-bare
 test-bare: ## demo and test of the last commit on a machine with only Debian's base system, git, make and Go; as root, slow
 	@$(REQUIRE) lab

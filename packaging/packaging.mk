@@ -30,6 +30,35 @@ $(TOOLS)/docker-compose-$(COMPOSE_VERSION):
 	CGO_ENABLED=0 $(GO) build -C "$$source" -trimpath -buildvcs=false -o $(abspath $@) \
 	  -ldflags '-s -w -X $(COMPOSE_MODULE)/internal.Version=$(COMPOSE_VERSION)' ./cmd
 
+# The newest Docker Engine with its containerd and runc, for the lab's sensor host.
+# Its module is numbered apart from its releases: this one is of the time of 29.8.
+ENGINE_VERSION     := v2.0.0-beta.24
+ENGINE_RELEASE     := 29.8
+ENGINE_MODULE      := github.com/moby/moby/v2
+CONTAINERD_VERSION := v2.4.2
+CONTAINERD_MODULE  := github.com/containerd/containerd/v2
+RUNC_VERSION       := v1.5.2
+RUNC_MODULE        := github.com/opencontainers/runc
+NEWEST             := $(TOOLS)/engine-$(ENGINE_VERSION)-containerd-$(CONTAINERD_VERSION)-runc-$(RUNC_VERSION)
+
+WITH_NEWEST        := PATH=$(abspath $(NEWEST)):$$PATH
+
+.PHONY: newest-engine
+newest-engine: $(NEWEST)/dockerd
+
+# The tags leave out what needs further libraries in C. dockerd comes last: it
+# stands for all.
+$(NEWEST)/dockerd:
+	@packaging/lab/require.sh newest
+	@echo "building runc $(RUNC_VERSION), containerd $(CONTAINERD_VERSION) and Docker Engine $(ENGINE_VERSION) (some minutes)"
+	@mkdir -p $(@D)
+	GOBIN=$(abspath $(@D)) CGO_ENABLED=1 $(GO) install -trimpath -tags seccomp,urfave_cli_no_docs -ldflags '-s -w' $(RUNC_MODULE)@$(RUNC_VERSION)
+	GOBIN=$(abspath $(@D)) CGO_ENABLED=0 $(GO) install -trimpath -tags no_btrfs -ldflags '-s -w' \
+	  $(addprefix $(CONTAINERD_MODULE)/cmd/,$(addsuffix @$(CONTAINERD_VERSION),containerd containerd-shim-runc-v2))
+	GOBIN=$(abspath $(@D)) CGO_ENABLED=0 $(GO) install -trimpath -tags exclude_graphdriver_btrfs \
+	  -ldflags '-s -w -X $(ENGINE_MODULE)/dockerversion.Version=$(ENGINE_RELEASE).0-$(ENGINE_VERSION)' \
+	  $(addprefix $(ENGINE_MODULE)/cmd/,$(addsuffix @$(ENGINE_VERSION),docker-proxy dockerd))
+
 .PHONY: lab-programs
 lab-programs: $(COMPOSE)
 	$(GOBUILD) -o $(BIN)/ ./packaging/lab ./packaging/lab/host/runcshim ./packaging/lab/server
@@ -86,6 +115,7 @@ binaries: ## the sensor's programs for amd64 and arm64, in out/binaries
 .PHONY: outdated
 outdated: ## the pinned versions of which newer ones exist; asks the Go module proxy
 	@GO="$(GO)" packaging/image/outdated.sh $(COMPOSE_MODULE)@$(COMPOSE_VERSION) \
+	  $(ENGINE_MODULE)@$(ENGINE_VERSION) $(CONTAINERD_MODULE)@$(CONTAINERD_VERSION) $(RUNC_MODULE)@$(RUNC_VERSION) \
 	  github.com/golangci/golangci-lint/v2@$(GOLANGCI_VERSION) \
 	  $$(sed -n 's|^tool=\(.*\)/cmd/[a-z-]*@|\1@|p' packaging/image/boms.sh packaging/image/vulnerable.sh)
 

@@ -2,7 +2,7 @@
 # Sees to the programs that tests and lab need: installs what is missing on
 # Debian and Ubuntu as root and says so, elsewhere says what to install.
 #
-# Usage: require.sh GROUP...    with GROUP of: unit test lab host
+# Usage: require.sh GROUP...    with GROUP of: unit test lab host newest
 set -euo pipefail
 
 # The client is a package of its own from Debian 13 on.
@@ -18,6 +18,7 @@ test_needs="$compiler ip:iproute2 nft:nftables iptables-nft:iptables conntrack:c
 lab_needs="$compiler ip:iproute2 nft:nftables iptables-nft:iptables curl:curl dockerd:docker.io docker:$client runc:runc
   mmdebstrap:mmdebstrap docker-registry:docker-registry nmap:nmap xz:xz-utils openssl:openssl ping:iputils-ping
   ethtool:ethtool"
+newest_needs="$compiler pkg-config:pkg-config /usr/include/seccomp.h:libseccomp-dev"
 host_needs="ssh:openssh-client qemu-system-x86_64:qemu-system-x86 mkfs.ext4:e2fsprogs mmdebstrap:mmdebstrap ip:iproute2 nmap:nmap"
 
 missing=""
