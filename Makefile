@@ -72,7 +72,7 @@ test-e2e: ## the sensor deployed in the lab and attacked; as root
 test-update: ## updates of all kinds in the lab; UPDATE_STRIKES=all for every strike at every state; as root, half an hour or two
 	@$(REQUIRE) test lab
 	$(MAKE) --no-print-directory dist services
-	$(GO) test -count=1 -timeout 180m -v -run '^TestLabUpdate' ./packaging/lab/...
+	$(GO) test -count=1 -timeout 180m -v -run '^TestLabUpdate' ./packaging/lab/e2e
 
 .PHONY: test-host
 test-host: ## the sensor deployed on a stock Debian 13 virtual machine; as root, slow
