@@ -30,7 +30,7 @@ func (d *Doctor) examineEngine(ctx context.Context) {
 		d.note(check, "keep /var/lib/docker in a volume on a file system that overlayfs works on, as the compose file does",
 			"its storage driver copies every layer: images are slow and large, and what honeypots write is bounded only once it is found")
 	}
-	if info.DefaultRuntime == "runc" {
+	if info.Driver != "vfs" && (info.Driver != "overlay2" || info.DefaultRuntime == "runc") {
 		d.note(check, "load the modules `loop` and `ext4` on the host (modprobe) and start the sensor again",
 			"honeypots have no file systems of their own: what they write is bounded only once it is found")
 	}

@@ -25,6 +25,9 @@ func main() {
 	}
 }
 
+// enough is what proves that nothing bounds it, in bytes.
+const enough = 256 << 20
+
 // fill writes files of 1 MB.
 func fill(dir string) {
 	var total int
@@ -36,7 +39,7 @@ func fill(dir string) {
 			total += wrote
 			err = first(err, file.Close())
 		}
-		if err != nil {
+		if err != nil || total > enough {
 			tell("fill", total, err)
 			return
 		}
@@ -56,7 +59,7 @@ func unlinked(dir string) {
 			wrote, err = file.Write(make([]byte, 1<<20))
 			total += wrote
 		}
-		if err != nil {
+		if err != nil || total > enough {
 			tell("unlinked", total, err)
 			for _, file := range open {
 				_ = file.Close()
