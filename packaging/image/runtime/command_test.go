@@ -81,6 +81,23 @@ func TestBundle(t *testing.T) {
 	}
 }
 
+// TestLikewise: a directory that was left half made becomes what it is to be.
+func TestLikewise(t *testing.T) {
+	model, dir := t.TempDir(), filepath.Join(t.TempDir(), "upper")
+	if err := os.Chmod(model, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := likewise(model, dir); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o755 {
+		t.Errorf("its mode is %v, %v", info.Mode(), err)
+	}
+}
+
 // TestReport: containerd finds the reason where runc writes it.
 func TestReport(t *testing.T) {
 	log := filepath.Join(t.TempDir(), "log.json")

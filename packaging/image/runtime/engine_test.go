@@ -66,7 +66,7 @@ func (b *bench) load(program string) {
 	}
 	b.must(out.Close())
 	stream, err := b.Client.ImageImport(b.t.Context(), image.ImportSource{Source: &root, SourceName: "-"}, "writer:1", image.ImportOptions{
-		Changes: []string{"VOLUME /volume", "WORKDIR /work", `ENTRYPOINT ["/writer"]`},
+		Changes: []string{"VOLUME /volume", "WORKDIR /data", `ENTRYPOINT ["/writer"]`},
 	})
 	b.must(err)
 	_, err = io.Copy(io.Discard, stream)
@@ -165,7 +165,7 @@ func TestEngineFilesAreBounded(t *testing.T) {
 		{"files", []string{"fill", "/"}},
 		{"files without a name", []string{"unlinked", "/"}},
 		{"files in a volume", []string{"fill", "/volume"}},
-		{"files in the working directory", []string{"fill", "/work"}},
+		{"files in the working directory", []string{"fill", "/data"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			b.t = t
@@ -212,7 +212,7 @@ func TestEngineFilesAreBounded(t *testing.T) {
 // ended it, and is gone with it.
 func TestEngineFilesStay(t *testing.T) {
 	b := newBench(t)
-	id := b.create(false, "keep", "/work/file", "keep", "/volume/there", "wait")
+	id := b.create(false, "keep", "/data/file", "keep", "/volume/there", "wait")
 	says := func() string {
 		b.t.Helper()
 		since := time.Now()

@@ -42,10 +42,8 @@ func likewise(model, dir string) error {
 	if err := unix.Stat(model, &stat); err != nil {
 		return fmt.Errorf("look at %s: %w", model, err)
 	}
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		if errors.Is(err, os.ErrExist) {
-			return nil
-		}
+	// One that was killed may have left it half made.
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return fmt.Errorf("make directory: %w", err)
 	}
 	if err := os.Chown(dir, int(stat.Uid), int(stat.Gid)); err != nil {
@@ -73,12 +71,12 @@ func (b *bundle) stack(upper, work string) error {
 	}
 	lower := filepath.Join(filepath.Base(b.layer), "diff") + ":" + strings.TrimSpace(string(below))
 	merged := filepath.Join(b.layer, "merged")
-	if err := unix.Unmount(merged, unix.MNT_DETACH); err != nil {
-		return fmt.Errorf("unmount layers: %w", err)
-	}
 	options := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", lower, upper, work)
 	if len(options) >= os.Getpagesize() {
 		return fmt.Errorf("the image has too many layers: %d", strings.Count(lower, ":"))
+	}
+	if err := unix.Unmount(merged, unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("unmount layers: %w", err)
 	}
 	if err := unix.Mount("overlay", merged, "overlay", 0, options); err != nil {
 		return fmt.Errorf("mount layers: %w", err)
