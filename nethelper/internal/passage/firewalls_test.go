@@ -44,19 +44,24 @@ type firewall struct {
 	forward, input bool
 }
 
+// firewalls are those that this machine can have: Docker has one for nftables from
+// 29 on, and others have no such case.
 func firewalls() map[string]firewall {
-	return map[string]firewall{
+	all := map[string]firewall{
 		"Docker on iptables-nft": {
 			start: func(r *room) []cell { return startDockerIptables(r, "nft") }, kind: kindIptables, forward: true, needs: []string{"dockerd", "iptables-nft"},
 		},
 		"Docker on iptables-legacy": {
 			start: func(r *room) []cell { return startDockerIptables(r, "legacy") }, kind: kindLegacy, forward: true, needs: []string{"dockerd", "iptables-legacy"},
 		},
-		"Docker on nftables": {start: startDockerNftables, needs: []string{"dockerd"}},
-		"ufw":                {start: startUFW, kind: kindIptables, forward: true, input: true, needs: []string{"ufw"}},
-		"firewalld":          {start: startFirewalld, kind: kindNftables, input: true, needs: []string{"firewalld", "dbus-daemon"}},
-		"nftables.conf":      {start: startNftables, kind: kindNftables, forward: true, input: true},
+		"ufw":           {start: startUFW, kind: kindIptables, forward: true, input: true, needs: []string{"ufw"}},
+		"firewalld":     {start: startFirewalld, kind: kindNftables, input: true, needs: []string{"firewalld", "dbus-daemon"}},
+		"nftables.conf": {start: startNftables, kind: kindNftables, forward: true, input: true},
 	}
+	if help, err := exec.Command("dockerd", "--help").Output(); err == nil && strings.Contains(string(help), "--firewall-backend") {
+		all["Docker on nftables"] = firewall{start: startDockerNftables, needs: []string{"dockerd"}}
+	}
+	return all
 }
 
 // runDocker starts Docker with a bridge of its own.
@@ -90,9 +95,6 @@ func startDockerIptables(r *room, kind string) []cell {
 // startDockerNftables starts one whose drops are for its own bridges: where it has
 // nftables it leaves what is forwarded besides to others.
 func startDockerNftables(r *room) []cell {
-	if help, err := exec.Command("dockerd", "--help").Output(); err != nil || !strings.Contains(string(help), "--firewall-backend") {
-		r.t.Skip("this Docker has no firewall for nftables, as those from 29 on have")
-	}
 	cmd, stop := runDocker(r, "--firewall-backend=nftables")
 	if rules := r.host.Run("nft", "list", "table", "ip", "docker-bridges"); !strings.Contains(rules, "UNPUBLISHED PORT DROP") {
 		r.t.Errorf("Docker does not filter:\n%s", rules)
