@@ -24,6 +24,7 @@
 //     touch it, and the cache is given up when something else does.
 //   - Every byte is covered by a digest that the manifest names; what the engine
 //     made of it is compared with the image's configuration.
-//   - An image appears in the engine whole or not at all.
+//   - An image appears in the engine whole or not at all, also after a power cut in
+//     the middle of a load: the engine does not see to that, notes.go does.
 //   - Images without a name of ours are never touched.
 package images

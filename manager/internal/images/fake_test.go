@@ -24,7 +24,8 @@ type fakeEngine struct {
 	mu     sync.Mutex
 	images map[string]*image.InspectResponse
 	inUse  map[string]bool
-	loads  []load
+	// loads are those of images; what only notes a load is not among them.
+	loads []load
 	// dir is where it claims to keep its data.
 	dir string
 	// answer, when set, is what a load says instead of loading.
@@ -77,8 +78,10 @@ func (f *fakeEngine) ImageLoad(_ context.Context, in io.Reader, _ ...client.Imag
 		}
 	}
 	got.layers = manifest[0].Layers
-	f.loads = append(f.loads, got)
-	if f.answer != "" {
+	if len(got.layers) > 0 {
+		f.loads = append(f.loads, got)
+	}
+	if f.answer != "" && len(got.layers) > 0 {
 		return image.LoadResponse{Body: io.NopCloser(strings.NewReader(f.answer))}, nil
 	}
 	img := &image.InspectResponse{ID: id, RepoTags: manifest[0].RepoTags, RootFS: image.RootFS{Layers: config.RootFS.DiffIDs}}

@@ -95,6 +95,11 @@ type Images struct {
 	// loading is held for reading while an image is made, and for writing while
 	// unneeded ones are removed: a load relies on the layers that it leaves out.
 	loading sync.RWMutex
+	// boot is the boot id of the machine.
+	boot string
+	// settled is set when interrupted loads have been seen to; settling guards it.
+	settling sync.Mutex
+	settled  bool
 }
 
 // New returns the keeper of the engine's images. What the cache has is used
@@ -105,7 +110,11 @@ func New(cfg Config, engine Engine, log *zap.Logger) (*Images, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Images{cfg: cfg, engine: engine, cache: cache, log: log}, nil
+	boot, err := bootID()
+	if err != nil {
+		return nil, err
+	}
+	return &Images{cfg: cfg, engine: engine, cache: cache, log: log, boot: boot}, nil
 }
 
 // ErrAbsent is the error for an image that the engine does not have.
@@ -117,6 +126,9 @@ var ErrAbsent = errors.New("the engine does not have the image")
 func (i *Images) Present(ctx context.Context, uri string) (id, digest string, err error) {
 	r, err := parse(uri)
 	if err != nil {
+		return "", "", err
+	}
+	if err := i.settle(ctx); err != nil {
 		return "", "", err
 	}
 	found, err := i.engine.ImageInspect(ctx, r.local())
@@ -134,6 +146,9 @@ func (i *Images) Present(ctx context.Context, uri string) (id, digest string, er
 // or refuses, the image that the engine or the cache has is good enough.
 // Progress is told in bytes of the layers; it may be nil.
 func (i *Images) Ensure(ctx context.Context, uri string, progress func(done, total int64)) (id, digest string, err error) {
+	if err := i.settle(ctx); err != nil {
+		return "", "", err
+	}
 	fetchErr := i.fetch(ctx, uri, progress)
 	id, digest, err = i.Present(ctx, uri)
 	if errors.Is(fetchErr, errUnknown) && errors.Is(err, ErrAbsent) && ctx.Err() == nil {
@@ -221,13 +236,8 @@ func (i *Images) pruneOne(ctx context.Context, found image.Summary, wanted map[s
 		drop = append(drop, digests...)
 	}
 	for _, tag := range drop {
-		_, err := i.engine.ImageRemove(ctx, tag, image.RemoveOptions{PruneChildren: true})
-		switch {
-		case cerrdefs.IsConflict(err):
-			i.log.Debug("image is still in use", zap.String("image", tag))
-			return nil
-		case err != nil && !cerrdefs.IsNotFound(err):
-			return fmt.Errorf("remove image %s: %w", tag, err)
+		if err := i.untag(ctx, tag); err != nil {
+			return err
 		}
 	}
 	return nil

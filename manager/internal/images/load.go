@@ -38,22 +38,25 @@ func (i *Images) load(ctx context.Context, img v1.Image, tags []string, bring fu
 	if err := bring(manifest.Layers[skip:]); err != nil {
 		return err
 	}
-	err = i.loadFrom(ctx, img, skip, tags)
-	if err != nil && skip > 0 && ctx.Err() == nil {
-		i.log.Debug("engine did not accept the image without its present layers", zap.Int("left_out", skip), zap.Error(err))
-		if err := bring(manifest.Layers); err != nil {
-			return err
-		}
-		err = i.loadFrom(ctx, img, 0, tags)
-	}
+	note, err := i.begin(ctx, tags, config.RootFS.DiffIDs)
 	if err != nil {
 		return err
 	}
-	if err := i.verify(ctx, tags[0], config.RootFS.DiffIDs); err != nil || i.cfg.Flush == nil {
-		return err
+	err = i.loadFrom(ctx, img, skip, tags)
+	if err != nil && skip > 0 && ctx.Err() == nil {
+		i.log.Debug("engine did not accept the image without its present layers", zap.Int("left_out", skip), zap.Error(err))
+		if err = bring(manifest.Layers); err == nil {
+			err = i.loadFrom(ctx, img, 0, tags)
+		}
 	}
-	// From here on it is taken for whole: a power cut must not empty its files.
-	return i.cfg.Flush()
+	if err == nil {
+		err = i.verify(ctx, tags[0], config.RootFS.DiffIDs)
+	}
+	if ctx.Err() != nil {
+		// Who knows how far the engine is: the next manager will see.
+		return errors.Join(err, ctx.Err())
+	}
+	return errors.Join(err, i.end(ctx, note))
 }
 
 // presentLayers returns how many layers, from the bottom, some image of the
@@ -91,15 +94,22 @@ func (i *Images) loadFrom(ctx context.Context, img v1.Image, skip int, tags []st
 	if err != nil {
 		return err
 	}
+	return i.send(ctx, func(a archive) error {
+		a.unpacked = unpacked
+		return a.write(img, skip, tags)
+	})
+}
+
+// send streams what write makes of an archive into the engine.
+func (i *Images) send(ctx context.Context, write func(a archive) error) error {
 	reader, writer := io.Pipe()
 	written := make(chan error, 1)
 	go func() {
-		archive := archive{out: tar.NewWriter(writer), unpacked: unpacked}
-		err := archive.write(img, skip, tags)
+		err := write(archive{out: tar.NewWriter(writer)})
 		_ = writer.CloseWithError(err)
 		written <- err
 	}()
-	err = i.post(ctx, reader)
+	err := i.post(ctx, reader)
 	// Should the engine have stopped reading, the writer must not wait for it.
 	_ = reader.CloseWithError(errReaderGone)
 	if writeErr := <-written; writeErr != nil && !errors.Is(writeErr, errReaderGone) {
@@ -173,37 +183,43 @@ type manifestEntry struct {
 }
 
 func (a *archive) write(img v1.Image, skip int, tags []string) error {
-	config, err := img.RawConfigFile()
-	if err != nil {
-		return fmt.Errorf("read the configuration: %w", err)
-	}
 	layers, err := img.Layers()
 	if err != nil {
 		return fmt.Errorf("read the layers: %w", err)
 	}
-	entry := manifestEntry{Config: "config.json", RepoTags: tags}
-	if err := a.file(entry.Config, int64(len(config)), bytes.NewReader(config)); err != nil {
-		return err
+	for n, layer := range layers[skip:] {
+		if err := a.layer(layerName(skip+n), layer); err != nil {
+			return fmt.Errorf("layer %d: %w", skip+n+1, err)
+		}
 	}
-	for n, layer := range layers {
-		name := fmt.Sprintf("layer%d", n+1)
-		entry.Layers = append(entry.Layers, name)
-		if n < skip {
-			continue
-		}
-		if err := a.layer(name, layer); err != nil {
-			return fmt.Errorf("layer %d: %w", n+1, err)
-		}
+	return a.describe(img, len(layers), tags)
+}
+
+// describe writes what is not layers, and ends the archive.
+func (a *archive) describe(img v1.Image, layers int, tags []string) error {
+	config, err := img.RawConfigFile()
+	if err != nil {
+		return fmt.Errorf("read the configuration: %w", err)
+	}
+	entry := manifestEntry{Config: "config.json", RepoTags: tags}
+	for n := range layers {
+		entry.Layers = append(entry.Layers, layerName(n))
 	}
 	manifest, err := json.Marshal([]manifestEntry{entry})
 	if err != nil {
 		return fmt.Errorf("write manifest.json: %w", err)
+	}
+	if err := a.file(entry.Config, int64(len(config)), bytes.NewReader(config)); err != nil {
+		return err
 	}
 	if err := a.file("manifest.json", int64(len(manifest)), bytes.NewReader(manifest)); err != nil {
 		return err
 	}
 	return a.out.Close()
 }
+
+// layerName is the file of the layer at a place from the bottom.
+func layerName(n int) string { return fmt.Sprintf("layer%d", n+1) }
 
 // layer copies a layer, while its unpacked size is counted.
 func (a *archive) layer(name string, layer v1.Layer) error {

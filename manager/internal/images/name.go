@@ -13,6 +13,7 @@ const (
 	services  = "services.invalid/"
 	manifests = "manifests.invalid/sha256:"
 	programs  = "programs.invalid/"
+	loads     = "loads.invalid/sha256:"
 )
 
 // maxName leaves room for the domain: Docker's names have 255 characters.

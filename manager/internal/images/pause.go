@@ -36,6 +36,9 @@ func (i *Images) Pause(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("image of the pause program: %w", err)
 	}
 	tag := pauseName + digest.Hex
+	if err := i.settle(ctx); err != nil {
+		return "", fmt.Errorf("image of the pause program: %w", err)
+	}
 	i.loading.RLock()
 	defer i.loading.RUnlock()
 	found, err := i.engine.ImageInspect(ctx, tag)
