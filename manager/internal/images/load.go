@@ -11,13 +11,11 @@ import (
 	"slices"
 
 	"github.com/docker/docker/api/types/image"
-	"github.com/docker/docker/client"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"go.uber.org/zap"
-)
 
-// maxLoadAnswer bounds what is read of the engine's answer to a load.
-const maxLoadAnswer = 4 << 20
+	"honeysens.org/dockersensor/shared/dockerload"
+)
 
 // load hands the image over to the engine. Layers at the bottom that another
 // image of the engine has are left out; when the engine does not accept that,
@@ -109,48 +107,19 @@ func (i *Images) send(ctx context.Context, write func(a archive) error) error {
 		_ = writer.CloseWithError(err)
 		written <- err
 	}()
-	err := i.post(ctx, reader)
+	err := dockerload.Load(ctx, i.engine, reader)
 	// Should the engine have stopped reading, the writer must not wait for it.
 	_ = reader.CloseWithError(errReaderGone)
 	if writeErr := <-written; writeErr != nil && !errors.Is(writeErr, errReaderGone) {
 		return writeErr
 	}
-	return err
-}
-
-var errReaderGone = errors.New("the engine stopped reading")
-
-func (i *Images) post(ctx context.Context, archive io.Reader) error {
-	resp, err := i.engine.ImageLoad(ctx, archive, client.ImageLoadWithQuiet(true))
 	if err != nil {
-		return fmt.Errorf("load into the engine: %w", err)
-	}
-	defer resp.Body.Close()
-	if err := readLoadAnswer(resp.Body); err != nil {
 		return fmt.Errorf("load into the engine: %w", err)
 	}
 	return nil
 }
 
-// readLoadAnswer finds the error in the JSON stream that the engine answers
-// with: its status is 200 in any case.
-func readLoadAnswer(body io.Reader) error {
-	decoder := json.NewDecoder(io.LimitReader(body, maxLoadAnswer))
-	for {
-		var line struct {
-			Error string `json:"error"`
-		}
-		err := decoder.Decode(&line)
-		switch {
-		case errors.Is(err, io.EOF):
-			return nil
-		case err != nil:
-			return fmt.Errorf("read the answer: %w", err)
-		case line.Error != "":
-			return errors.New(line.Error)
-		}
-	}
-}
+var errReaderGone = errors.New("the engine stopped reading")
 
 // verify compares what the engine has with what the image's configuration says.
 func (i *Images) verify(ctx context.Context, tag string, want []v1.Hash) error {

@@ -2,7 +2,6 @@ package update
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +17,8 @@ import (
 	"github.com/docker/docker/api/types/image"
 	"github.com/docker/docker/api/types/network"
 	"github.com/docker/docker/client"
+
+	"honeysens.org/dockersensor/shared/dockerload"
 )
 
 // Labels: those of compose, and the one of our conductors.
@@ -34,9 +35,6 @@ const (
 	mountDeploy = "/mnt"
 	mountSocket = "/var/run/docker.host.sock"
 )
-
-// maxLoadAnswer bounds what is read of the engine's answer to a load, in bytes.
-const maxLoadAnswer = 4 << 20
 
 // ErrNoHost says that the engine of the host cannot be asked.
 var ErrNoHost = errors.New("the host's Docker engine cannot be asked")
@@ -136,15 +134,11 @@ func composeFiles(label, dir string) []string {
 // Load gives the engine an image as `docker save` writes it, and returns its id.
 // The layers it has to have are those of its configuration.
 func (h *Host) Load(ctx context.Context, name string, layers []string, archive io.Reader) (string, error) {
-	resp, err := h.client.ImageLoad(ctx, archive, client.ImageLoadWithQuiet(true))
+	err := dockerload.Load(ctx, h.client, archive)
 	if client.IsErrConnectionFailed(err) {
 		return "", fmt.Errorf("%w: %w", ErrNoHost, err)
 	}
 	if err != nil {
-		return "", fmt.Errorf("load into the host's engine: %w", err)
-	}
-	defer resp.Body.Close()
-	if err := readLoadAnswer(resp.Body); err != nil {
 		return "", fmt.Errorf("load into the host's engine: %w", err)
 	}
 	found, err := h.client.ImageInspect(ctx, name)
@@ -163,26 +157,6 @@ func (h *Host) Load(ctx context.Context, name string, layers []string, archive i
 
 // Flush waits until the disk has what the engine has written.
 func (h *Host) Flush() error { return Flush() }
-
-// readLoadAnswer finds the error in the JSON stream that the engine answers with:
-// its status is 200 in any case.
-func readLoadAnswer(body io.Reader) error {
-	in := json.NewDecoder(io.LimitReader(body, maxLoadAnswer))
-	for {
-		var line struct {
-			Error string `json:"error"`
-		}
-		err := in.Decode(&line)
-		switch {
-		case errors.Is(err, io.EOF):
-			return nil
-		case err != nil:
-			return fmt.Errorf("read the answer: %w", err)
-		case line.Error != "":
-			return errors.New(line.Error)
-		}
-	}
-}
 
 // RemoveImage takes an image away that no container uses.
 func (h *Host) RemoveImage(ctx context.Context, id string) error {

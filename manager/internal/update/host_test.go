@@ -32,21 +32,6 @@ func TestComposeFiles(t *testing.T) {
 	}
 }
 
-func TestLoadAnswer(t *testing.T) {
-	for name, c := range map[string]struct{ body, want string }{
-		"good":      {`{"stream":"Loaded image: a\n"}` + "\n", ""},
-		"empty":     {"", ""},
-		"error":     {`{"status":"x"}` + "\n" + `{"error":"no space left on device"}`, "no space left"},
-		"cut":       {`{"stream":"Lo`, "read the answer"},
-		"too large": {strings.Repeat(`{"stream":"x"}`, maxLoadAnswer/10), "read the answer"},
-	} {
-		err := readLoadAnswer(strings.NewReader(c.body))
-		if (err == nil) != (c.want == "") || (err != nil && !strings.Contains(err.Error(), c.want)) {
-			t.Errorf("%s: %v, want %q", name, err, c.want)
-		}
-	}
-}
-
 func TestOwnID(t *testing.T) {
 	line := "701 682 254:0 /var/lib/docker/containers/" + oldID + "/hostname /etc/hostname rw,relatime - ext4 /dev/vda rw"
 	if found := ownID.FindStringSubmatch("1 2 0:3 / / rw\n" + line); len(found) != 2 || found[1] != oldID {
