@@ -392,6 +392,9 @@ func (a *Agent) settle(ctx context.Context, r *Record) error {
 	if err := a.parts.Host.Dismiss(ctx, r.Deployment.Dir); err != nil {
 		return err
 	}
+	if r.Phase == RolledBack && r.Lost {
+		return a.startOver(ctx, r)
+	}
 	if r.Phase == RolledBack {
 		return a.refuse(ctx, r, errors.New(r.Reason))
 	}
@@ -425,6 +428,16 @@ func (a *Agent) refuse(ctx context.Context, r *Record, reason error) error {
 	}
 	if err := a.journal.Remember(m); err != nil {
 		return err
+	}
+	return a.journal.Forget()
+}
+
+// startOver forgets an update that ended for no fault of the firmware. While the
+// server offers it, it begins again.
+func (a *Agent) startOver(ctx context.Context, r *Record) error {
+	a.log.Warn("update starts over", zap.String("revision", r.Offer.Revision), zap.String("reason", r.Reason))
+	if err := a.parts.Notice(ctx, "Update to "+r.Offer.Revision+" starts over", r.Reason); err != nil {
+		return fmt.Errorf("tell the server of an update that starts over: %w", err)
 	}
 	return a.journal.Forget()
 }

@@ -483,6 +483,22 @@ func TestAgentSettlesWhatHasEnded(t *testing.T) {
 	}
 }
 
+// TestUpdateWhoseImageWasRemovedStartsOver, and is not remembered as refused.
+func TestUpdateWhoseImageWasRemovedStartsOver(t *testing.T) {
+	b := newBench(t)
+	r := someRecord()
+	r.Phase, r.Done, r.Offer, r.Reason, r.Lost = RolledBack, true, offerB, "somebody removed the image", true
+	if err := b.journal.Write(r); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.drive(); len(got) == 0 || got[len(got)-1] != Loaded {
+		t.Errorf("phases %v", got)
+	}
+	if len(b.notices) != 1 || !strings.Contains(b.notices[0], r.Reason) {
+		t.Errorf("the server was told %q", b.notices)
+	}
+}
+
 func TestTurnsOfTheAgent(t *testing.T) {
 	for _, c := range []struct {
 		project string

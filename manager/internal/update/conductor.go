@@ -16,6 +16,7 @@ type Engine interface {
 	Kill(ctx context.Context, id string) error
 	RemoveProject(ctx context.Context, project string, d Deployment) error
 	RemoveImage(ctx context.Context, id string) error
+	HasImage(ctx context.Context, id string) (bool, error)
 	// Flush waits until the disk has what the engine has written.
 	Flush() error
 }
@@ -267,10 +268,19 @@ func (c *Conductor) compose(ctx context.Context, r *Record) error {
 	if err == nil {
 		return nil
 	}
-	if c.failures++; c.failures >= composeTries {
-		return c.fail(r, "compose cannot start revision %s: %v", r.Offer.Revision, err)
+	if c.failures++; c.failures < composeTries {
+		return err
 	}
-	return err
+	// Another sensor's failed update removes its image, and so do operators who
+	// tidy up.
+	there, lookErr := c.engine.HasImage(ctx, r.To.Image)
+	if lookErr != nil {
+		return lookErr
+	}
+	if r.Lost = !there; r.Lost {
+		return c.fail(r, "the image of revision %s was removed from the host's engine before it was started", r.Offer.Revision)
+	}
+	return c.fail(r, "compose cannot start revision %s: %v", r.Offer.Revision, err)
 }
 
 // try watches the new sensor while it is its turn.

@@ -170,6 +170,19 @@ func TestOldSensorThatDoesNotLetGoIsKilled(t *testing.T) {
 	}
 }
 
+// TestImageThatSomebodyRemoved: that is not the firmware's fault.
+func TestImageThatSomebodyRemoved(t *testing.T) {
+	for _, beside := range []bool{true, false} {
+		w := newWorld(t, beside, true)
+		w.removed[imageNew] = true
+		w.run()
+		w.expect(RolledBack)
+		if r, err := w.journal.Read(); err != nil || !r.Lost {
+			t.Errorf("beside: %v: the journal says %+v, %v", beside, r, err)
+		}
+	}
+}
+
 func TestOldContainerThatSomebodyRemovedComesBack(t *testing.T) {
 	w := newWorld(t, true, true)
 	w.sensors[New].useless = true

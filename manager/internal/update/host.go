@@ -167,6 +167,18 @@ func (h *Host) RemoveImage(ctx context.Context, id string) error {
 	return nil
 }
 
+// HasImage tells whether the engine has an image.
+func (h *Host) HasImage(ctx context.Context, id string) (bool, error) {
+	_, err := h.client.ImageInspect(ctx, id)
+	if cerrdefs.IsNotFound(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look for image %.20s: %w", id, err)
+	}
+	return true, nil
+}
+
 // State is what the engine says of a project's sensor.
 type State struct {
 	// ID is "" when there is no container.

@@ -105,6 +105,9 @@ type Record struct {
 	Starts int `json:"starts,omitempty"`
 	// Reason is why it was rolled back.
 	Reason string `json:"reason,omitempty"`
+	// Lost tells that somebody removed the image before it was started, which says
+	// nothing about the firmware.
+	Lost bool `json:"lost,omitempty"`
 	// Done tells that nothing is left to do for the conductor.
 	Done bool `json:"done,omitempty"`
 }

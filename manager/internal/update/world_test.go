@@ -394,6 +394,10 @@ func (e *fakeEngine) RemoveImage(_ context.Context, id string) error {
 	return e.err()
 }
 
+func (e *fakeEngine) HasImage(_ context.Context, id string) (bool, error) {
+	return !e.w.removed[id], e.err()
+}
+
 func (e *fakeEngine) Flush() error {
 	e.w.flushed = true
 	return e.err()
@@ -406,6 +410,9 @@ func (w *world) Up(_ context.Context, _ Deployment, project, _ string, _ bool) e
 	s := w.engine.of(project)
 	if want := "x86:" + map[Side]string{Old: "a", New: "b"}[s.side]; !strings.Contains(w.file("docker-compose.yml"), want) {
 		return fmt.Errorf("the compose file does not name %s", want)
+	}
+	if s.side == New && w.removed[imageNew] {
+		return errors.New("no such image")
 	}
 	if !s.exists || !s.running {
 		s.exists, s.running, s.since, s.back = true, true, w.now, time.Time{}

@@ -64,6 +64,7 @@ func TestLabUpdateBadFirmware(t *testing.T) {
 	u.step("images", func(t *testing.T, u *updating) { refusesAll(t, u, badImages()) })
 	u.step("full disk", refusesWithoutSpace)
 	u.step("hold, retry", holdsAndRetries)
+	u.step("image that somebody removes", startsOver)
 }
 
 // refusesAll offers one after the other.
@@ -111,6 +112,23 @@ func holdsAndRetries(t *testing.T, u *updating) {
 	_, err = u.Exec(t.Context(), "manager", "update", "retry")
 	labtest.Must(t, err)
 	u.runs("lab-b", project)
+}
+
+// startsOver has the image of a good firmware removed before it is started.
+func startsOver(t *testing.T, u *updating) {
+	project := project(u.files()[".env"])
+	firmware := u.offer(scenario.Firmware{Revision: "lab-c", Manager: managerPackage})
+	since := labtest.LastEvent(t, u.Scenario)
+	labtest.Must(t, u.Server.WantFirmware(t.Context(), u.Sensor.ID, firmware.ID))
+	u.poll()
+	u.reaches("loaded")
+	if out, err := u.Lab.Docker(t.Context(), "rmi", "--force", "honeysens/sensorx86:lab-c").CombinedOutput(); err != nil {
+		t.Fatalf("remove the image: %v: %s", err, out)
+	}
+	u.eventually("an event says why", func() error {
+		return u.heard(since, "Update to lab-c starts over", "was removed from the host's engine")
+	})
+	u.runs("lab-c", project)
 }
 
 func refuses(t *testing.T, u *updating, b bad) {
