@@ -63,8 +63,10 @@ func TestLabUpdateBadFirmware(t *testing.T) {
 	u.step("archives", func(t *testing.T, u *updating) { refusesAll(t, u, badArchives()) })
 	u.step("images", func(t *testing.T, u *updating) { refusesAll(t, u, badImages()) })
 	u.step("full disk", refusesWithoutSpace)
+	// The image that it is built on goes with the first update.
+	next := u.offer(scenario.Firmware{Revision: "lab-c", Manager: managerPackage})
 	u.step("hold, retry", holdsAndRetries)
-	u.step("image that somebody removes", startsOver)
+	u.step("image that somebody removes", func(t *testing.T, u *updating) { startsOver(t, u, next.ID) })
 }
 
 // refusesAll offers one after the other.
@@ -114,12 +116,11 @@ func holdsAndRetries(t *testing.T, u *updating) {
 	u.runs("lab-b", project)
 }
 
-// startsOver has the image of a good firmware removed before it is started.
-func startsOver(t *testing.T, u *updating) {
+// startsOver has the image of a good firmware, lab-c, removed before it is started.
+func startsOver(t *testing.T, u *updating, firmware int) {
 	project := project(u.files()[".env"])
-	firmware := u.offer(scenario.Firmware{Revision: "lab-c", Manager: managerPackage})
 	since := labtest.LastEvent(t, u.Scenario)
-	labtest.Must(t, u.Server.WantFirmware(t.Context(), u.Sensor.ID, firmware.ID))
+	labtest.Must(t, u.Server.WantFirmware(t.Context(), u.Sensor.ID, firmware))
 	u.poll()
 	u.reaches("loaded")
 	if out, err := u.Lab.Docker(t.Context(), "rmi", "--force", "honeysens/sensorx86:lab-c").CombinedOutput(); err != nil {
