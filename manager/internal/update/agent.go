@@ -171,7 +171,7 @@ func (a *Agent) Hold(hold bool) error {
 func (a *Agent) Retry() error {
 	m, err := a.journal.Memory()
 	if err == nil {
-		m.Refused, m.Hold = nil, false
+		m.Refused, m.Hold, m.StartedOver = nil, false, ""
 		err = a.journal.Remember(m)
 	}
 	a.poke()
@@ -432,14 +432,27 @@ func (a *Agent) refuse(ctx context.Context, r *Record, reason error) error {
 	return a.journal.Forget()
 }
 
-// startOver forgets an update that ended for no fault of the firmware. While the
-// server offers it, it begins again.
+// startOver forgets an update that ended for no fault of the firmware, as far as
+// can be told. While the server offers it, it begins again; the next time it is
+// refused.
 func (a *Agent) startOver(ctx context.Context, r *Record) error {
+	m, err := a.journal.Memory()
+	if err != nil {
+		m = Memory{}
+	}
+	if m.StartedOver == r.Digest {
+		return a.refuse(ctx, r, errors.New(r.Reason))
+	}
 	a.log.Warn("update starts over", zap.String("revision", r.Offer.Revision), zap.String("reason", r.Reason))
 	if err := a.parts.Notice(ctx, "Update to "+r.Offer.Revision+" starts over", r.Reason); err != nil {
 		return fmt.Errorf("tell the server of an update that starts over: %w", err)
 	}
-	return a.journal.Forget()
+	// In this order: a kill in between must not make the first time the second.
+	if err := a.journal.Forget(); err != nil {
+		return err
+	}
+	m.StartedOver = r.Digest
+	return a.journal.Remember(m)
 }
 
 func (a *Agent) archive() string { return filepath.Join(a.journal.Dir(), archiveFile) }

@@ -497,6 +497,14 @@ func TestUpdateWhoseImageWasRemovedStartsOver(t *testing.T) {
 	if len(b.notices) != 1 || !strings.Contains(b.notices[0], r.Reason) {
 		t.Errorf("the server was told %q", b.notices)
 	}
+
+	// Once: what it takes away itself must not fetch it for ever.
+	if err := b.journal.Write(r); err != nil {
+		t.Fatal(err)
+	}
+	b.notices = nil
+	b.drive()
+	b.refused(r.Reason)
 }
 
 func TestTurnsOfTheAgent(t *testing.T) {

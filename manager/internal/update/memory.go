@@ -27,6 +27,9 @@ type Memory struct {
 	// Last is the offer that was judged last: while the server repeats it, it is
 	// known.
 	Last Offer `json:"last,omitzero"`
+	// StartedOver is the digest of the firmware whose update started over last: it
+	// does so once.
+	StartedOver string `json:"started_over,omitempty"`
 }
 
 // Memory returns what is remembered.
