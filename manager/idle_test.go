@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -24,6 +25,11 @@ func TestNetnsIdleManagerSleeps(t *testing.T) {
 	// The tracer is the grandchild, so that signals reach the manager.
 	r.tracer = []string{"strace", "-D", "-f", "-qq", "-ttt", "-o", string(trace), "-e", "trace=!sched_yield"}
 	r.start()
+	// A poll ends with this: until then it is not idle.
+	r.until("what the server wants is kept", func() error {
+		_, err := os.Stat(filepath.Join(r.dir, "state", "services.json"))
+		return err
+	})
 	began := time.Now()
 	pause(t.Context(), watched)
 	ended := time.Now()
