@@ -183,10 +183,13 @@ func (w *world) Rename(_ context.Context, id, name string) error {
 func (w *world) Usage(_ context.Context, id string, _ time.Time) (Usage, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.containers[id] == nil {
+	c := w.containers[id]
+	if c == nil {
 		return Usage{}, errors.New("no such container")
 	}
-	return w.usage[w.containers[id].Ref], nil
+	usage := w.usage[c.Ref]
+	usage.Started = c.Started
+	return usage, nil
 }
 
 // sockets finds somebody at every port of the honeypot in the process's network

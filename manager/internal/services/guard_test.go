@@ -1,6 +1,7 @@
 package services
 
 import (
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -52,4 +53,27 @@ func TestDiskIsLookedAtCalmly(t *testing.T) {
 			t.Errorf("%d honeypots, %d bytes: %s, want %s", test.honeypots, test.taken, got, test.want)
 		}
 	}
+}
+
+// TestCrashIsNotWriting: a honeypot that has crashed is started again on another
+// loop device, whose counter knows all that was ever written to it.
+func TestCrashIsNotWriting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.usage = map[string]Usage{"cowrie:1": {Written: 1 << 20}}
+		s, _ := begin(t, w, Config{})
+		s.SetWanted([]Wanted{ssh("1")})
+		after(2 * time.Minute)
+		wantState(t, s, "1", Running, "")
+		for _, written := range []int64{100 << 30, 0, 200 << 30} {
+			w.change(func() { w.usage["cowrie:1"] = Usage{Written: written} })
+			w.end("s1", 1)
+			s.Wake()
+			after(2 * time.Minute)
+			wantState(t, s, "1", Running, "")
+		}
+		if slices.Contains(w.take(), "remove s1") {
+			t.Error("it was ended as one that writes too much")
+		}
+	})
 }

@@ -10,19 +10,24 @@ import (
 func TestMeterMeasuresOverSpans(t *testing.T) {
 	var m meters
 	start := time.Now()
+	again := start.Add(3 * guardEvery)
 	for _, step := range []struct {
 		after time.Duration
+		since time.Time
 		count int64
 		want  int64
 	}{
-		{0, 1000, 0}, {time.Second, 9000, 0}, {guardEvery, 6000, 1000}, {guardEvery + time.Second, 1 << 30, 1000},
-		{2 * guardEvery, 6000, 0}, {3 * guardEvery, 0, 0}, {4 * guardEvery, 5000, 1000},
+		{0, start, 1000, 0}, {time.Second, start, 9000, 0}, {guardEvery, start, 6000, 1000}, {guardEvery + time.Second, start, 1 << 30, 1000},
+		{2 * guardEvery, start, 6000, 0},
+		// Another counter, which has counted for others; it is unknown for a while.
+		{3 * guardEvery, again, 1 << 40, 0}, {4 * guardEvery, again, 1<<40 + 5000, 1000},
+		{5 * guardEvery, again, 0, 0}, {6 * guardEvery, again, 1<<40 + 9000, 0}, {7 * guardEvery, again, 1<<40 + 19000, 2000},
 	} {
-		if got := m.rate("a", step.count, start.Add(step.after)); got != step.want {
+		if got := m.rate("a", step.since, step.count, start.Add(step.after)); got != step.want {
 			t.Errorf("after %s and %d: %d, want %d", step.after, step.count, got, step.want)
 		}
 	}
-	m.rate("b", 1, start)
+	m.rate("b", start, 1, start)
 	m.forget([]Container{{ID: "b"}})
 	if len(m.of) != 1 {
 		t.Errorf("meters are %v", m.of)

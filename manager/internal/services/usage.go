@@ -32,6 +32,9 @@ func (d *Docker) Usage(ctx context.Context, id string, since time.Time) (Usage, 
 	if details.SizeRw != nil {
 		u.Disk = *details.SizeRw
 	}
+	if details.State != nil {
+		u.Started = engineTime(details.State.StartedAt)
+	}
 	u.Written = written("/sys/block", id)
 	if err := d.stats(ctx, id, &u); err != nil {
 		return u, err
@@ -39,10 +42,10 @@ func (d *Docker) Usage(ctx context.Context, id string, since time.Time) (Usage, 
 	return u, d.printed(ctx, id, since, &u)
 }
 
-// written is what the file system of a container has handed to the disk, in bytes,
-// or 0 when it has none of its own. The kernel tells of each loop device in which
-// file it is, and how many sectors of 512 bytes were written
-// (Documentation/block/stat.rst).
+// written is what the loop device of a container's file system has handed to the
+// disk, in bytes, for this container and for others before, or 0 when it has none.
+// The kernel tells of each loop device in which file it is, and how many sectors of
+// 512 bytes were written since it was made (Documentation/block/stat.rst).
 func written(devices, id string) int64 {
 	files, err := filepath.Glob(filepath.Join(devices, "loop*", "loop", "backing_file"))
 	if err != nil {
