@@ -10,7 +10,7 @@ import (
 func TestEngineHostileServices(t *testing.T) {
 	b := newBench(t)
 	hostile := []struct{ id, kind, reason string }{
-		{"2", "disk", "to its file system"}, {"3", "fork", "all of its 50 processes"},
+		{"2", "disk", "SERVICE_DISK"}, {"3", "fork", "all of its 50 processes"},
 		{"7", "write", "MB a second"}, {"4", "log", "lines a second"}, {"5", "memory", "memory"},
 	}
 	wanted := []Wanted{honeypot("1")}

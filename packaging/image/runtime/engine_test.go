@@ -194,6 +194,10 @@ func TestEngineFilesAreBounded(t *testing.T) {
 		if !full || made > imageSize(limit)/inodeRatio {
 			t.Errorf("%d files, refused for lack of space: %v", made, full)
 		}
+		err := b.Client.ContainerStart(t.Context(), id, container.StartOptions{})
+		if err == nil || !strings.Contains(err.Error(), "it is full (SERVICE_DISK)") {
+			t.Errorf("one without a file to spare is started again with %v", err)
+		}
 	})
 	t.Run("no file", func(t *testing.T) {
 		b.t = t

@@ -25,7 +25,17 @@ func create(dir, id string) error {
 	if err := files(filepath.Join(b.dir, "files.img"), at, b.limit()); err != nil {
 		return err
 	}
-	upper, work := filepath.Join(at, "upper"), filepath.Join(at, "work")
+	err = b.stackOn(at)
+	if errors.Is(err, unix.ENOSPC) {
+		// The manager makes the honeypot anew, and tells why.
+		return fmt.Errorf("it is full (SERVICE_DISK): %w", err)
+	}
+	return err
+}
+
+// stackOn mounts the layers so that what is written goes to the file system at dir.
+func (b *bundle) stackOn(dir string) error {
+	upper, work := filepath.Join(dir, "upper"), filepath.Join(dir, "work")
 	if err := likewise(filepath.Join(b.layer, "diff"), upper); err != nil {
 		return err
 	}
