@@ -187,9 +187,7 @@ func (w *world) Usage(_ context.Context, id string, _ time.Time) (Usage, error) 
 	if c == nil {
 		return Usage{}, errors.New("no such container")
 	}
-	usage := w.usage[c.Ref]
-	usage.Started = c.Started
-	return usage, nil
+	return w.usage[c.Ref], nil
 }
 
 // sockets finds somebody at every port of the honeypot in the process's network

@@ -34,13 +34,9 @@ type Usage struct {
 	// own pages, without caches, both in bytes.
 	Disk, Memory int64
 	PIDs         int64
-	// Written is the counter of what its file system has handed to the disk, in
-	// bytes, and 0 when it is unknown. Each start of the honeypot, the last of which
-	// was at Started, has another counter, and none of them begins with 0.
-	Written int64
-	Started time.Time
-	// WriteRate is how fast Written has grown lately, in bytes a second.
-	WriteRate int64
+	// Written is what its file system has handed to the disk since it was made, in
+	// bytes; WriteRate is that of the last seconds, in bytes a second.
+	Written, WriteRate int64
 	// LogLines and LogBytes are what it printed since the time in question;
 	// counting ends at some limit.
 	LogLines, LogBytes int
@@ -140,7 +136,7 @@ func (s *Services) judgeUse(ctx context.Context, c Container) {
 		s.log.Debug("use of a service is unknown", zap.String("service", c.Service), zap.Error(err))
 		return
 	}
-	usage.WriteRate = s.writes.rate(c.ID, usage.Started, usage.Written, time.Now())
+	usage.WriteRate = s.writes.rate(c.ID, usage.Written, time.Now())
 	dialling := 0
 	if found, err := s.sockets(c.PID); err == nil && c.Network != "host" {
 		dialling = found.dialling

@@ -32,22 +32,20 @@ func (d *Docker) Usage(ctx context.Context, id string, since time.Time) (Usage, 
 	if details.SizeRw != nil {
 		u.Disk = *details.SizeRw
 	}
-	if details.State != nil {
-		u.Started = engineTime(details.State.StartedAt)
-	}
-	u.Written = written("/sys/block", id)
+	u.Written = written("/sys", id)
 	if err := d.stats(ctx, id, &u); err != nil {
 		return u, err
 	}
 	return u, d.printed(ctx, id, since, &u)
 }
 
-// written is what the loop device of a container's file system has handed to the
-// disk, in bytes, for this container and for others before, or 0 when it has none.
-// The kernel tells of each loop device in which file it is, and how many sectors of
-// 512 bytes were written since it was made (Documentation/block/stat.rst).
-func written(devices, id string) int64 {
-	files, err := filepath.Glob(filepath.Join(devices, "loop*", "loop", "backing_file"))
+// written is what the file system of a container has handed to the disk since it was
+// made, in bytes, over all its starts, or 0 when it has none of its own. The kernel
+// tells of each loop device in which file it is, and of an ext4 file system how many
+// kilobytes were written to it (Documentation/ABI/testing/sysfs-fs-ext4). The
+// device's own counter would not do: it also has what was written for others before.
+func written(sys, id string) int64 {
+	files, err := filepath.Glob(filepath.Join(sys, "block/loop*/loop/backing_file"))
 	if err != nil {
 		return 0
 	}
@@ -56,11 +54,10 @@ func written(devices, id string) int64 {
 		if err != nil || !strings.Contains(string(backing), "/containers/"+id+"/") {
 			continue
 		}
-		stat, err := os.ReadFile(filepath.Join(filepath.Dir(filepath.Dir(file)), "stat"))
-		const sectorsWritten = 6
-		if fields := strings.Fields(string(stat)); err == nil && len(fields) > sectorsWritten {
-			sectors, _ := strconv.ParseInt(fields[sectorsWritten], 10, 64)
-			return sectors * 512
+		device := filepath.Base(filepath.Dir(filepath.Dir(file)))
+		text, err := os.ReadFile(filepath.Join(sys, "fs/ext4", device, "lifetime_write_kbytes"))
+		if kilobytes, parseErr := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64); err == nil && parseErr == nil {
+			return kilobytes << 10
 		}
 	}
 	return 0
