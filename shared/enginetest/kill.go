@@ -4,7 +4,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -39,13 +38,9 @@ func (e *Engine) KillShims() {
 	e.t.Helper()
 	address := filepath.Join(e.dir, "exec/containerd/containerd.sock")
 	e.killAll("cmdline", func(line string) bool { return strings.Contains(line, address) })
-	containers, err := os.ReadDir(filepath.Join(e.Data, "containers"))
-	if err != nil {
-		e.t.Fatal(err)
-	}
-	e.killAll("cgroup", func(groups string) bool {
-		return slices.ContainsFunc(containers, func(c os.DirEntry) bool { return strings.Contains(groups, "/"+c.Name()+"\n") })
-	})
+	// Some are of containers that have been removed since: they are known by what
+	// they have mounted.
+	e.killAll("mountinfo", func(mounts string) bool { return strings.Contains(mounts, e.Data+"/") })
 }
 
 // killAll ends the processes of which a file below /proc says that they are meant.
